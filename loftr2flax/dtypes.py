@@ -22,6 +22,8 @@ _ML_DTYPES = {
 }
 NAMES = tuple(sorted(_NUMPY | _ML_DTYPES.keys()))
 """Every element type that a leaf can have, by its one name."""
+FLOATING = ("float64", "float32", "float16", *sorted(_ML_DTYPES))
+"""The types that `--dtype` casts from and to."""
 
 SHORT = {
     "float16": "f16", "float32": "f32", "float64": "f64", "bfloat16": "bf16",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from loftr2flax.mapping.names import NameSyntaxError
 
 ELLIPSIS = "..."
+_OWN = "~"
 _TOKEN = re.compile(r"\s*(?:(-?)(\.\.\.|[A-Za-z_]\w*)|(1)|([()]))")
 
 
@@ -22,8 +23,13 @@ class Atom:
     name: str
     flipped: bool = False
 
+    @property
+    def label(self) -> str:
+        """The name as people wrote it."""
+        return self.name.removeprefix(_OWN)
+
     def __str__(self) -> str:
-        return ("-" if self.flipped else "") + self.name
+        return ("-" if self.flipped else "") + self.label
 
 
 Axis = tuple[Atom, ...]
@@ -50,6 +56,12 @@ class Layout:
     def rank(self) -> int | None:
         """The number of axes, or None when ``...`` leaves it open."""
         return None if ELLIPSIS in self.names else len(self.axes)
+
+    def private(self) -> Layout:
+        """The same layout with names that no file can mention: the `i` of a shipped kind is not an index ``{i}``."""
+        return Layout(
+            tuple(tuple(a if a.name == ELLIPSIS else Atom(_OWN + a.name, a.flipped) for a in axis) for axis in self.axes)
+        )
 
     def __str__(self) -> str:
         return "[" + " ".join(_show(axis) for axis in self.axes) + "]"

@@ -19,7 +19,7 @@ def check_rules(mapping: TensorMapping, faults: Faults) -> None:
         before = len(faults.found)
         for spec in (rule.source, rule.target):
             if spec is not None:
-                _check_name(mapping, spec, faults)
+                _check_name(mapping, rule, spec, faults)
         if len(faults.found) == before and rule.is_link:
             _check_axes(mapping, rule, faults)
             _check_ragged(mapping, rule, faults)
@@ -34,13 +34,13 @@ def check_rules(mapping: TensorMapping, faults: Faults) -> None:
         _check_overlaps(mapping, faults, "target", "flax leaf")
 
 
-def _check_name(mapping: TensorMapping, spec: Spec, faults: Faults) -> None:
+def _check_name(mapping: TensorMapping, rule: Rule, spec: Spec, faults: Faults) -> None:
     for segment in spec.name.segments:
         for hole in (part for part in segment if isinstance(part, Hole)):
             unknown = [name for _, name in hole.terms if name not in mapping.indices]
             for name in unknown:
                 hint = nearest(name, mapping.indices) or f"declare it: `index: {{{name}: 0..}}`"
-                faults.add(spec.place, f"index {name} in {spec.name} is not declared", hint)
+                faults.add(spec.place, f"index {name} in {rule.line!r} is not declared", hint)
             if unknown:
                 continue
             indices = [mapping.indices[name] for _, name in hole.terms]

@@ -1,20 +1,21 @@
 """Kinds of layer: which leaves a module of the kind has, and how each lies on either side.
 
 A kind is written in the mapping language; the ones that ship stand in ``mappings/kinds.yaml``. Users add theirs
-under ``kinds:`` in a mapping file.
+under ``kinds:`` in a mapping file. The axis names of a shipped kind are its own, so that its ``i`` (inputs) never
+meets a file's index ``{i}``; a kind defined in a file shares that file's indices and sizes.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import yaml
 
 from loftr2flax.errors import Place
 from loftr2flax.mapping.lines import Half, read_constant, read_half
-from loftr2flax.mapping.nodes import Faults, Reader
+from loftr2flax.mapping.nodes import Faults, Reader, Scalar
 from loftr2flax.mapping.rules import Constant
 from loftr2flax.mapping.shipped import shipped_file
 
@@ -27,6 +28,10 @@ class KindLine:
     target: Half | None
     constant: Constant | None
     place: Place
+
+    def private(self) -> KindLine:
+        """The same line with axis names of its own."""
+        return replace(self, source=self.source.private(), target=self.target.private() if self.target else None)
 
 
 Kind = tuple[KindLine, ...]
@@ -45,7 +50,7 @@ def shipped_kinds() -> Mapping[str, Kind]:
     root = reader.root(path.read_text("utf-8"))
     kinds = read_kinds(reader, root) if root is not None else {}
     faults.raise_for(path.name)
-    return kinds
+    return {name: tuple(line.private() for line in kind) for name, kind in kinds.items()}
 
 
 def read_kinds(reader: Reader, node: yaml.Node) -> dict[str, Kind]:
@@ -56,7 +61,7 @@ def read_kinds(reader: Reader, node: yaml.Node) -> dict[str, Kind]:
     }
 
 
-def _line(reader: Reader, key, value) -> KindLine | None:  # type: ignore[no-untyped-def]
+def _line(reader: Reader, key: Scalar, value: yaml.Node) -> KindLine | None:
     text = reader.scalar(value, "the right side of a kind's line")
     source = read_half(reader, key, ".", needs_layout=True)
     if text is None or source is None:

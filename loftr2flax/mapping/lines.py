@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import yaml
 
@@ -29,6 +29,10 @@ class Half:
     optional: bool
     collection: str
     scalar: Scalar
+
+    def private(self) -> Half:
+        """The same half with axis names that no file can mention."""
+        return replace(self, layout=self.layout.private() if self.layout else None)
 
 
 def read_half(reader: Reader, scalar: Scalar, separator: str, *, needs_layout: bool = False) -> Half | None:

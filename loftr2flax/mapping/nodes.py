@@ -25,16 +25,18 @@ class Faults:
         self.found: list[Fault] = []
 
     def add(self, place: Place | None, message: str, hint: str = "") -> None:
-        """Notes one fault."""
-        self.found.append(Fault(place, message, hint))
+        """Notes one fault; the same one twice (from two leaves of a kind) counts once."""
+        fault = Fault(place, message, hint)
+        if fault not in self.found:
+            self.found.append(fault)
 
     def raise_for(self, file: str) -> None:
         """Raises MappingError if there are any, in the order of their places."""
         if self.found:
             faults = sorted(self.found, key=lambda f: (f.place.line, f.place.column) if f.place else (0, 0))
             count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
-            first = next((f.hint for f in faults if f.hint), "`mappings/README.md` is the manual of the language")
-            raise MappingError(f"{file}: {count}\n" + "\n".join(f"  {fault}" for fault in faults), first, faults)
+            message = f"{file}: {count}\n" + "\n".join(f"  {fault}" for fault in faults)
+            raise MappingError(message, "`loftr2flax mapping check` shows them again; mappings/README.md is the manual", faults)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,66 @@
+"""Repeats fold: eight names become ``layers.{0..7}.merge.weight``. For messages and tables alone, never for matching."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+_DIGITS = re.compile(r"([0-9]+)")
+
+
+def fold(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Folded name -> the names that it stands for, in order of first appearance.
+
+    A fold stands for the full product of its ranges: ``{0..7}`` and ``{0,2}`` never cover a name that is not there.
+    """
+    groups: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+    for name in names:
+        parts = _DIGITS.split(name)
+        groups.setdefault(tuple(parts[::2]), []).append(tuple(parts[1::2]))
+    folded: dict[str, tuple[str, ...]] = {}
+    for words, numbers in groups.items():
+        for block in _blocks(numbers):
+            label = _weave(words, [_span(_column(block, slot)) for slot in range(len(words) - 1)])
+            folded[label] = tuple(_weave(words, row) for row in block)
+    return folded
+
+
+def fold_line(names: Sequence[str], most: int = 6) -> str:
+    """Folded names in one line, the first ``most`` of them."""
+    labels = list(fold(names))
+    more = f" and {len(labels) - most} more" if len(labels) > most else ""
+    return ", ".join(labels[:most]) + more
+
+
+def _blocks(rows: list[tuple[str, ...]]) -> list[list[tuple[str, ...]]]:
+    """Splits rows into full products of their columns."""
+    if len(rows) <= 1 or not rows[0]:
+        return [rows]
+    size = 1
+    for slot in range(len(rows[0])):
+        size *= len(set(_column(rows, slot)))
+    if size == len(set(rows)):
+        return [rows]
+    varying = [slot for slot in range(len(rows[0])) if len(set(_column(rows, slot))) > 1]
+    split = min(varying, key=lambda slot: (len(set(_column(rows, slot))), slot))
+    parts: dict[str, list[tuple[str, ...]]] = {}
+    for row in rows:
+        parts.setdefault(row[split], []).append(row)
+    return [block for part in parts.values() for block in _blocks(part)]
+
+
+def _column(rows: Sequence[tuple[str, ...]], slot: int) -> list[str]:
+    return list(dict.fromkeys(row[slot] for row in rows))
+
+
+def _span(values: list[str]) -> str:
+    if len(values) == 1:
+        return values[0]
+    numbers = sorted(int(value) for value in values)
+    if numbers == list(range(numbers[0], numbers[-1] + 1)) and len(numbers) > 1:
+        return f"{{{numbers[0]}..{numbers[-1]}}}"
+    return "{" + ",".join(map(str, numbers)) + "}"
+
+
+def _weave(words: Sequence[str], between: Sequence[str]) -> str:
+    return "".join(word + filler for word, filler in zip(words, [*between, ""], strict=True))
