@@ -1,0 +1,60 @@
+"""Reading Flax's msgpack files: nested maps of arrays, each found by its position and read on demand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from loftr2flax.checkpoint import Checkpoint, Contents, Scratch
+from loftr2flax.errors import UnsupportedTensor
+from loftr2flax.formats.leaf_bytes import LEAF_LIMIT, as_array
+from loftr2flax.formats.msgpack_scan import scan
+from loftr2flax.formats.provenance import read_beside
+from loftr2flax.formats.source_file import SourceFile
+
+
+class MsgpackFile(Checkpoint):
+    """A file by ``flax.serialization.to_bytes`` or ``msgpack_serialize``, or by this package.
+
+    Keys are joined by slashes; lists count as maps from "0", "1", …, as in Flax. Arrays and numpy scalars are leaves;
+    what is neither (Python numbers, strings, empty maps) is listed in ``contents.unread``.
+
+    Raises:
+      CorruptFile: the bytes are not what Flax writes; the message names the leaf.
+      LimitExceeded: more than ``max_leaves`` leaves and other values, or maps nested too deeply.
+    """
+
+    format = "msgpack"
+    separator = "/"
+
+    def __init__(self, path: str | os.PathLike[str], *, max_leaves: int = LEAF_LIMIT) -> None:
+        self._source = SourceFile(Path(path))
+        try:
+            found = scan(self._source, max_leaves)
+            provenance, notes = read_beside(self._source)
+        except BaseException:
+            self._source.close()
+            raise
+        self._pieces = {name: leaf.pieces for name, leaf in found.leaves.items()}
+        infos = {name: leaf.info for name, leaf in found.leaves.items()}
+        super().__init__(self._source.path, Contents(infos, unread=found.unread, provenance=provenance, notes=notes))
+
+    def read(self, name: str, scratch: Scratch | None = None) -> np.ndarray:
+        """See `Checkpoint.read`."""
+        info = self.info(name)
+        if info.refused:
+            raise UnsupportedTensor(
+                f"{self.path}: leaf {name!r}: {info.refused}", "store it as another type, or leave it out"
+            )
+        raw = scratch.take(info.nbytes) if scratch else np.empty(info.nbytes, np.uint8)
+        at = 0
+        for offset, size in self._pieces[name]:
+            self._source.read_into(raw[at : at + size].data, offset, f"leaf {name!r}")
+            at += size
+        return as_array(raw, info, self.path, name)
+
+    def close(self) -> None:
+        """See `Checkpoint.close`."""
+        self._source.close()
