@@ -1,4 +1,4 @@
-"""A file read by position: no seek state, so threads share it; no map, so a file cut short is an error, not a signal."""
+"""A file read by position: no seek state, threads share it; no map: a file cut short is an error, not a signal."""
 
 from __future__ import annotations
 
