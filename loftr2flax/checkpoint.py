@@ -123,6 +123,11 @@ class Checkpoint(ABC):
         """Leaf infos by name, in the file's own order."""
         return self.contents.infos
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that its bytes come from."""
+        return (self.path,)
+
     def info(self, name: str) -> LeafInfo:
         """The info of one leaf.
 

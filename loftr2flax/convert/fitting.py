@@ -1,0 +1,54 @@
+"""Which shipped mapping fits a checkpoint, when the user names none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from loftr2flax.checkpoint import LeafInfo
+from loftr2flax.errors import MappingMismatch
+from loftr2flax.mapping import load_mapping, shipped_names
+from loftr2flax.mapping.rules import Direction, TensorMapping
+from loftr2flax.plan import Plan, Wishes, build_plan
+
+
+def fitting_plans(infos: Mapping[str, LeafInfo], direction: Direction, wishes: Wishes, path: str) -> tuple[list[Plan], list[MappingMismatch]]:
+    """The plans of all shipped mappings that fit, best first, and why the others do not.
+
+    A mapping that claims every tensor is better than one that leaves some outside its scope; where there is such a
+    one, only its equals are returned.
+    """
+    whole: list[Plan] = []
+    partial: list[Plan] = []
+    refused: list[MappingMismatch] = []
+    for mapping in sorted(map(load_mapping, shipped_names()), key=lambda mapping: len(mapping.at)):
+        if whole and direction == "forward" and not _may_claim_all(mapping, infos):
+            continue
+        try:
+            plan = build_plan(mapping, infos, direction, wishes, path)
+        except MappingMismatch as error:
+            refused.append(error)
+            continue
+        (partial if plan.outside else whole).append(plan)
+    return whole or partial, refused
+
+
+def find_plan(infos: Mapping[str, LeafInfo], direction: Direction, wishes: Wishes, path: str) -> Plan:
+    """The plan of the one shipped mapping that fits.
+
+    Raises:
+      MappingMismatch: none fits, or several do; the message lists them.
+    """
+    plans, refused = fitting_plans(infos, direction, wishes, path)
+    if len(plans) == 1:
+        return plans[0]
+    if plans:
+        names = [plan.mapping.stem for plan in plans]
+        raise MappingMismatch(f"{path}: {len(plans)} mappings fit: {', '.join(names)}", f"say which: `--mapping {names[0]}`")
+    nearest = min(refused, key=lambda error: len(error.faults) or len(infos))
+    message = f"{path}: no shipped mapping fits ({', '.join(shipped_names())}); the nearest says:\n{nearest.message}"
+    raise MappingMismatch(message, nearest.hint, nearest.faults)
+
+
+def _may_claim_all(mapping: TensorMapping, infos: Mapping[str, LeafInfo]) -> bool:
+    """Whether every name passes through the mapping's subtree: a cheap test that spares a plan."""
+    return all(f".{'.'.join(mapping.at)}." in f".{name}" for name in infos) if mapping.at else True

@@ -1,0 +1,261 @@
+"""Converting a checkpoint: fit a mapping, then stream leaf after leaf into a new file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from loftr2flax.checkpoint import Checkpoint, Container
+from loftr2flax.convert.fitting import find_plan
+from loftr2flax.convert.provenance import MOST_KEPT, FileHash, Kept, Memory, forward_record, reverse_record
+from loftr2flax.convert.stream import stream
+from loftr2flax.convert.wayback import forgotten, remembered
+from loftr2flax.errors import InputError, UsageError
+from loftr2flax.formats import open_checkpoint
+from loftr2flax.formats.writer import format_of, open_writer
+from loftr2flax.mapping import TensorMapping, load_mapping
+from loftr2flax.mapping.names import IndexValue
+from loftr2flax.plan import Plan, Wishes, build_plan
+
+Progress = Callable[[int, int], None]
+"""Called after each leaf with the bytes written so far and the bytes in all."""
+
+_FORWARD = ("npz", "msgpack", "safetensors")
+_REVERSE = ("torch", "safetensors")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to convert and how; the options of `convert`, in a value.
+
+    Attributes:
+      mapping: a shipped name, a path, a parsed mapping, or None to find the one that fits.
+      format: "npz", "msgpack", "safetensors" or "torch"; None to go by the output's ending.
+      prefix: where the mapping's names begin (forward), or what to put before the keys (reverse).
+      state_dict: the container to read (forward) or to write (reverse); None to choose, or as it was.
+      dtype: the type for floating-point leaves; None to keep each.
+      reverse: from Flax to PyTorch.
+      force: replace an output that is there.
+      choose: the one value to take of a tied index whose copies differ.
+      allow_loss: on the way back, accept that changed `fill` leaves have no place in the torch file.
+    """
+
+    mapping: str | os.PathLike[str] | TensorMapping | None = None
+    format: str | None = None
+    prefix: str | None = None
+    state_dict: str | None = None
+    dtype: str | None = None
+    reverse: bool = False
+    force: bool = False
+    choose: Mapping[str, IndexValue] = field(default_factory=dict)
+    allow_loss: bool = False
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A conversion that is planned, or done.
+
+    Attributes:
+      source, output: the files; ``output`` is None for a plan without one.
+      format: the output's format.
+      plan: what moves where.
+      found: whether the mapping was found, not given.
+      container: the container that was read (forward) or is written (reverse).
+      containers: all that the source holds.
+      kept: how many dropped tensors are kept for the way back.
+      notes: things to tell, each one line.
+      nbytes: bytes of the leaves in all.
+      written: whether the output exists now.
+    """
+
+    source: Path
+    output: Path | None
+    format: str
+    plan: Plan
+    found: bool
+    container: str
+    containers: tuple[Container, ...]
+    kept: int
+    notes: tuple[str, ...]
+    nbytes: int
+    written: bool
+
+    def __repr__(self) -> str:
+        state = "written to" if self.written else "planned for"
+        return f"<conversion of {self.source} by {self.plan.mapping.name}: {len(self.plan.moves)} leaves {state} {self.output}>"
+
+
+def convert_checkpoint(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    mapping: str | os.PathLike[str] | TensorMapping | None = None,
+    *,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Conversion:
+    """Converts a PyTorch checkpoint to a Flax one, or back, leaf by leaf.
+
+        convert_checkpoint("outdoor_ds.ckpt", "loftr.npz")
+        convert_checkpoint("loftr.npz", "back.ckpt", reverse=True)
+
+    Args:
+      source: the file to read, of any format.
+      output: the file to write; it appears whole or not at all.
+      mapping: a shipped name, a path, or None to find the one that fits.
+      progress: called after each leaf.
+      **options: the other fields of `Order`: format, prefix, state_dict, dtype, reverse, force, choose, allow_loss.
+
+    Returns:
+      What was done.
+
+    Raises:
+      Loftr2FlaxError: the input is refused, does not fit, or the output cannot be written.
+    """
+    with prepared(source, output, Order(mapping, **options)) as job:
+        job.write(progress)
+        return job.conversion(written=True)
+
+
+def plan_conversion(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    mapping: str | os.PathLike[str] | TensorMapping | None = None,
+    **options: Any,
+) -> Conversion:
+    """What `convert_checkpoint` would do, from headers alone; nothing is written.
+
+    Args and Raises: as for `convert_checkpoint`; without ``output`` the format is npz (torch on the way back).
+    """
+    with prepared(source, output, Order(mapping, **options)) as job:
+        return job.conversion(written=False)
+
+
+@dataclass(frozen=True)
+class Job:
+    """An open source with its plan."""
+
+    source: Checkpoint
+    output: Path | None
+    format: str
+    order: Order
+    plan: Plan
+    memory: Memory
+    found: bool
+    container: str
+    digest: FileHash | None
+
+    def conversion(self, *, written: bool) -> Conversion:
+        """The value that describes it."""
+        plan, contents = self.plan, self.source.contents
+        return Conversion(
+            self.source.path, self.output, self.format, plan, self.found, self.container, contents.containers,
+            len(self._kept_names()) if plan.direction == "forward" else 0,
+            (*contents.notes, *self._notes()), sum(info.nbytes for info in plan.infos.values()), written,
+        )  # fmt: skip
+
+    def write(self, progress: Progress | None = None) -> None:
+        """Streams the leaves into the output."""
+        assert self.output is not None
+        assert self.digest is not None
+        if not self.order.allow_loss:
+            self._check_fills()
+        infos = self.plan.infos
+        total, done = sum(info.nbytes for info in infos.values()), 0
+        if self.plan.direction == "forward":
+            kept = {name: Kept(self.source.infos[name], self.source.read(name)) for name in self._kept_names()}
+            record = forward_record(self.plan, self.source, self.digest.hexdigest(), kept)
+        else:
+            record = reverse_record(self.plan, self.source, self.digest.hexdigest())
+        moves = {move.leaf: move for move in self.plan.moves}
+        writer = open_writer(self.output, self.format, infos, record, force=self.order.force, container=self.container)
+        with writer as file:
+            for move, array in stream([moves[name] for name in file.order], self.source):
+                file.write(move.leaf, array)
+                done += array.nbytes
+                if progress is not None:
+                    progress(done, total)
+
+    def _kept_names(self) -> list[str]:
+        infos = self.source.infos
+        return [name for name in self.plan.dropped if infos[name].nbytes <= MOST_KEPT and not infos[name].refused]
+
+    def _notes(self) -> list[str]:
+        notes = []
+        if self.plan.direction == "reverse":
+            name, sha256 = self.memory.mapping
+            mapping = self.plan.mapping
+            if name and (name, sha256) != (mapping.name, mapping.sha256):
+                notes.append(f"{self.source.path} was made with {name}, another mapping or another version of it")
+            lost = forgotten(self.plan, self.memory)
+            if lost:
+                notes.append(f"{len(lost)} keys of the original are not brought back, {lost[0]} the first")
+        return notes
+
+    def _check_fills(self) -> None:
+        """On the way back, a filled leaf that training has changed would be lost without a word."""
+        if self.plan.direction == "forward":
+            return
+        for name, rule in self.plan.dropped.items():
+            assert rule.constant is not None
+            if (self.source.read(name) != rule.constant.value).any():
+                raise InputError(
+                    f"{self.source.path}: {name} is no longer {rule.constant.value}, and {rule.line!r} gives it no place in a torch file",
+                    "accept the loss with `--allow-loss`, or map it with a line of its own",
+                )
+
+
+@contextmanager
+def prepared(
+    source: str | os.PathLike[str], output: str | os.PathLike[str] | None, order: Order
+) -> Iterator[Job]:
+    """An open source with its plan; the source is closed when the block ends.
+
+    Raises:
+      Loftr2FlaxError: see `convert_checkpoint`.
+    """
+    target = Path(output) if output is not None else None
+    format = _format(target, order)
+    with open_checkpoint(source, order.state_dict if not order.reverse else None) as checkpoint:
+        if target is not None and target.exists() and any(target.samefile(file) for file in checkpoint.files):
+            raise UsageError(f"{target}: is the input itself", "name another output")
+        digest = FileHash(checkpoint.files) if target is not None else None
+        memory = Memory.of(checkpoint) if order.reverse else Memory()
+        container = (order.state_dict if order.state_dict is not None else memory.container) if order.reverse else checkpoint.contents.container
+        wishes = Wishes(order.prefix, order.dtype, order.choose, memory.groups)
+        plan = _plan(checkpoint, order, wishes, memory)
+        _check_readable(checkpoint, plan)
+        yield Job(checkpoint, target, format, order, plan, memory, order.mapping is None, container, digest)
+
+
+def _plan(checkpoint: Checkpoint, order: Order, wishes: Wishes, memory: Memory) -> Plan:
+    direction = "reverse" if order.reverse else "forward"
+    path = str(checkpoint.path)
+    mapping = order.mapping if order.mapping is not None else memory.mapping[0].split("/")[0] or None
+    if mapping is None:
+        plan = find_plan(checkpoint.infos, direction, wishes, path)
+    else:
+        known = mapping if isinstance(mapping, TensorMapping) else load_mapping(mapping)
+        plan = build_plan(known, checkpoint.infos, direction, wishes, path)
+    return remembered(plan, memory, order.prefix) if order.reverse else plan
+
+
+def _check_readable(checkpoint: Checkpoint, plan: Plan) -> None:
+    """A leaf that cannot be had as a plain array is told before anything is written."""
+    for move in plan.moves:
+        for name in move.inputs:
+            if checkpoint.infos[name].refused:
+                checkpoint.read(name)  # raises, in the reader's own words
+
+
+def _format(output: Path | None, order: Order) -> str:
+    allowed = _REVERSE if order.reverse else _FORWARD
+    format = order.format or (format_of(output) if output is not None else allowed[0])
+    if format not in allowed:
+        way = "the way back writes PyTorch's formats" if order.reverse else "Flax reads other formats"
+        hint = f"one of {', '.join(allowed)}" + ("" if order.reverse else "; `--reverse` goes from Flax to PyTorch")
+        raise UsageError(f"{output or format}: {format} is not written here: {way}", hint)
+    return format

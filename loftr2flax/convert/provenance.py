@@ -1,0 +1,153 @@
+"""What an output says of its making, and what the way back learns from it.
+
+The record holds what the tensors alone cannot say: the spelling and order of the torch keys, the values of dropped
+tensors, which groups were present, and the facts that the network needs. It names no path and no time, so that the
+same input gives the same bytes anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loftr2flax import dtypes
+from loftr2flax.checkpoint import Checkpoint, LeafInfo
+from loftr2flax.errors import CorruptFile
+from loftr2flax.plan.moves import Plan
+from loftr2flax.version import VERSION
+
+SCHEMA = "loftr2flax.provenance/1"
+MOST_KEPT = 1024
+"""Dropped tensors of at most this many bytes are kept in the record."""
+
+
+class FileHash:
+    """The SHA-256 of some files, computed on a thread of its own while other work goes on."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._files = files
+        self._digest = ""
+        self._error: OSError | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        digest = hashlib.sha256()
+        buffer = memoryview(bytearray(1 << 20))
+        try:
+            for path in self._files:
+                with path.open("rb", buffering=0) as file:
+                    while count := file.readinto(buffer):
+                        digest.update(buffer[:count])
+        except OSError as error:
+            self._error = error
+        self._digest = digest.hexdigest()
+
+    def hexdigest(self) -> str:
+        """The digest, once all is read.
+
+        Raises:
+          CorruptFile: a file could not be read to its end.
+        """
+        self._thread.join()
+        if self._error is not None:
+            raise CorruptFile(f"{self._error.filename}: cannot be read: {self._error.strerror}", "check the disk")
+        return self._digest
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A dropped tensor with its value, as bytes in hexadecimal: exact for every element type."""
+
+    info: LeafInfo
+    value: np.ndarray
+
+    def to_json(self) -> dict[str, Any]:
+        """The record's form."""
+        return {"dtype": self.info.dtype, "shape": list(self.info.shape), "hex": self.value.tobytes().hex()}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Kept:
+        """Reads the record's form; KeyError, TypeError or ValueError if it is not one."""
+        info = LeafInfo(tuple(map(int, record["shape"])), str(record["dtype"]))
+        data = bytes.fromhex(record["hex"])
+        return cls(info, np.frombuffer(data, dtypes.numpy_dtype(info.dtype)).reshape(info.shape))
+
+
+def forward_record(plan: Plan, source: Checkpoint, sha256: str, kept: Mapping[str, Kept]) -> dict[str, Any]:
+    """The record of an output made from a torch file."""
+    depth = len(plan.root) + 1 if plan.root else 0
+    outside = set(plan.outside)
+    return _record(plan, source, sha256) | {
+        "container": source.contents.container,
+        "root": plan.root,
+        "keys": [name[depth:] for name in source.infos if name not in outside],
+        "dropped": {name[depth:]: value.to_json() for name, value in kept.items()},
+    }
+
+
+def reverse_record(plan: Plan, source: Checkpoint, sha256: str) -> dict[str, Any]:
+    """The record of a state dict made from a Flax tree."""
+    return _record(plan, source, sha256) | {"root": plan.root}
+
+
+def _record(plan: Plan, source: Checkpoint, sha256: str) -> dict[str, Any]:
+    mapping = plan.mapping
+    return {
+        "schema": SCHEMA,
+        "tool": f"loftr2flax {VERSION}",
+        "direction": plan.direction,
+        "mapping": {"name": mapping.name, "sha256": mapping.sha256},
+        "facts": dict(mapping.facts),
+        "groups": list(plan.present),
+        "source": {"format": source.format, "sha256": sha256},
+    }
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the way back knows from an output's record; all empty for a tree that carries none.
+
+    Attributes:
+      mapping: the mapping's name and the hash of its file.
+      container, root: where the state dict lay, and what stood before its keys.
+      keys: the keys in their order and spelling, below the root.
+      dropped: values of dropped tensors by key.
+      groups: the groups that were present.
+    """
+
+    mapping: tuple[str, str] = ("", "")
+    container: str = ""
+    root: str = ""
+    keys: tuple[str, ...] = ()
+    dropped: Mapping[str, Kept] = field(default_factory=dict)
+    groups: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, source: Checkpoint) -> Memory:
+        """What a checkpoint remembers.
+
+        Raises:
+          CorruptFile: it carries a record of ours that cannot be read.
+        """
+        record = source.contents.provenance
+        if not record or record.get("schema") != SCHEMA or record.get("direction") != "forward":
+            return cls()
+        try:
+            return cls(
+                (record["mapping"]["name"], record["mapping"]["sha256"]),
+                str(record["container"]),
+                str(record["root"]),
+                tuple(map(str, record["keys"])),
+                {str(key): Kept.from_json(value) for key, value in record["dropped"].items()},
+                tuple(map(str, record["groups"])),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            message = f"{source.path}: its record of provenance is damaged: {error}"
+            raise CorruptFile(message, "convert the torch file again") from error

@@ -1,0 +1,59 @@
+"""Running a plan leaf by leaf, the next leaf being read and arranged while the last is written.
+
+Memory holds two leaves at a time (one being made, one being written), whatever the size of the file.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from queue import SimpleQueue
+
+import numpy as np
+
+from loftr2flax.checkpoint import Checkpoint, Scratch
+from loftr2flax.plan import Move, run_move
+
+Made = tuple[Move, np.ndarray]
+_SLOTS = 2
+
+
+def stream(moves: Sequence[Move], checkpoint: Checkpoint) -> Iterator[Made]:
+    """Each move with its array, in order. An array is valid until the next one is asked for.
+
+    Raises:
+      Loftr2FlaxError: whatever reading or running a move raises, at that move's turn.
+    """
+    free: SimpleQueue[Scratch | None] = SimpleQueue()
+    made: SimpleQueue[tuple[Move, np.ndarray, Scratch] | BaseException | None] = SimpleQueue()
+    for _ in range(_SLOTS):
+        free.put(Scratch())
+    worker = threading.Thread(target=_work, args=(moves, checkpoint, free, made), daemon=True)
+    worker.start()
+    try:
+        while (item := made.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            move, array, scratch = item
+            yield move, array
+            free.put(scratch)
+    finally:
+        free.put(None)  # where the consumer stopped early, so does the worker
+        worker.join()
+
+
+def _work(
+    moves: Sequence[Move],
+    checkpoint: Checkpoint,
+    free: SimpleQueue[Scratch | None],
+    made: SimpleQueue[tuple[Move, np.ndarray, Scratch] | BaseException | None],
+) -> None:
+    try:
+        for move in moves:
+            scratch = free.get()
+            if scratch is None:
+                return
+            made.put((move, run_move(move, lambda name, scratch=scratch: checkpoint.read(name, scratch)), scratch))
+        made.put(None)
+    except BaseException as error:  # noqa: BLE001 - handed over whole, and raised where the leaf was wanted
+        made.put(error)

@@ -1,0 +1,53 @@
+"""The way back: a plan's keys take the spelling, the order and the dropped values that an output remembers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from loftr2flax.convert.provenance import Kept, Memory
+from loftr2flax.mapping.rules import Constant, TensorMapping
+from loftr2flax.plan import Move, Plan
+
+
+def remembered(plan: Plan, memory: Memory, prefix: str | None) -> Plan:
+    """The same plan, with torch keys as the original file had them.
+
+    Without a memory the keys are the mapping's own, in natural order, and dropped tensors get the mapping's values.
+
+    Args:
+      plan: a reverse plan.
+      memory: what the tree's provenance says.
+      prefix: what to put before every key, or None for what the original had.
+    """
+    root = memory.root if prefix is None else prefix.strip(".")
+    before = f"{root}." if root else ""
+    moves = {move.leaf: move for move in plan.moves}
+    if not memory.keys:
+        return replace(plan, moves=tuple(replace(move, leaf=before + move.leaf) for move in moves.values()))
+    ordered: list[Move] = []
+    for key in memory.keys:
+        canonical = canonical_key(plan.mapping, key)
+        move = moves.pop(canonical, None)
+        if key in memory.dropped:
+            move = _kept(plan, canonical, memory.dropped[key])
+        if move is not None:
+            ordered.append(replace(move, leaf=before + key))
+    ordered += [replace(m, leaf=before + m.leaf) for m in moves.values() if m.pieces]  # constants that it never had stay away
+    return replace(plan, moves=tuple(ordered))
+
+
+def forgotten(plan: Plan, memory: Memory) -> tuple[str, ...]:
+    """Keys of the original that the plan does not bring back, because the mapping is another one."""
+    made = {move.leaf.removeprefix(f"{memory.root}.") for move in plan.moves}
+    return tuple(key for key in memory.keys if key not in made)
+
+
+def canonical_key(mapping: TensorMapping, key: str) -> str:
+    """A key with the mapping's aliases put right."""
+    return ".".join(mapping.aliases.get(segment, segment) for segment in key.split("."))
+
+
+def _kept(plan: Plan, canonical: str, kept: Kept) -> Move:
+    constant = Constant(kept.value, kept.info.dtype)
+    rule = next((rule for rule in plan.mapping.rules if rule.target is None), plan.mapping.rules[0])
+    return Move(canonical, kept.info, (), constant, (), rule, kept.info.dtype)
