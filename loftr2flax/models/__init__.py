@@ -1,0 +1,1 @@
+"""Flax networks that come with the package. Importing one imports jax; importing `loftr2flax` does not."""

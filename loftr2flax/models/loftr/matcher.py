@@ -1,0 +1,256 @@
+"""The whole matcher (paper, figure 2): backbone, position encoding, coarse transformer, coarse matching, fine matching.
+
+Conventions: images are [B, H, W, 1] grey floats in 0 … 1 (torch has [B, 1, H, W]); image 0 and image 1 may differ in
+size, and sizes need not be multiples of 8. Masks are [B, H, W], True where there is image and False where there is
+padding, at the bottom and on the right. Points are (x, y) in pixels; coarse cell (x, y) sits on pixel (8 x, 8 y).
+Matmul precision is jax's own setting; `jax.default_matmul_precision("highest")` matters on GPU and TPU, not on CPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import struct
+from jax import Array, lax
+
+from loftr2flax.models.loftr.backbone import ResNetFPN
+from loftr2flax.models.loftr.config import LoFTRConfig
+from loftr2flax.models.loftr.fine import FinePreprocess, expectation
+from loftr2flax.models.loftr.matching import CoarseMatching, mutual_nearest, off_border, select
+from loftr2flax.models.loftr.position import add_position
+from loftr2flax.models.loftr.transformer import FeatureTransformer
+
+Grid = tuple[int, int]
+"""Rows and columns of a coarse map."""
+
+CHUNK = 64
+"""Windows that the fine stage takes at a time. Chunks without a match cost nothing."""
+
+
+@struct.dataclass
+class Matches:
+    """Matches of a batch in arrays of a fixed length M, the valid ones first, in the order of batch and cell.
+
+    Attributes:
+      ids: [3, M] int32: batch, coarse cell of image 0, coarse cell of image 1; cells in row-major order.
+      mkpts0: [M, 2] float32, (x, y) in pixels of image 0, centres of coarse cells.
+      mkpts1: [M, 2] float32, (x, y) in pixels of image 1, refined by the fine stage where there is one.
+      mconf: [M], the coarse confidence, 0 … 1.
+      valid: [M] bool.
+      found: int32, how many matches there are, also those that ``capacity`` leaves out.
+      expec_f: [M, 3], `fine.expectation` of each match; None without a fine stage.
+      conf_matrix: [B, L, S], the confidence of each pair of coarse cells; None after `compact`.
+    """
+
+    ids: Array
+    mkpts0: Array
+    mkpts1: Array
+    mconf: Array
+    valid: Array
+    found: Array
+    expec_f: Array | None = None
+    conf_matrix: Array | None = None
+
+    def compact(self) -> Matches:
+        """The valid matches alone, as numpy arrays, without the confidence matrix. Outside of jit only."""
+        keep = np.flatnonzero(np.asarray(self.valid))
+        rows: dict[str, Any] = {
+            name: np.asarray(value)[keep]
+            for name in ("mkpts0", "mkpts1", "mconf", "valid", "expec_f")
+            if (value := getattr(self, name)) is not None
+        }
+        rows["ids"] = np.asarray(self.ids)[:, keep]
+        return dataclasses.replace(self, conf_matrix=None, **rows)
+
+
+class LoFTR(nn.Module):
+    """Detector-free matching of two images.
+
+    >>> model = LoFTR(LoFTRConfig.outdoor_ds())                                     # doctest: +SKIP
+    >>> matches = jax.jit(model.apply)(variables, image0, image1).compact()         # doctest: +SKIP
+    >>> matches.mkpts0, matches.mkpts1, matches.mconf                               # doctest: +SKIP
+
+    Each step is a method, so that it can be run alone: ``model.apply(variables, image, method="backbone_features")``.
+    """
+
+    config: LoFTRConfig
+
+    def setup(self) -> None:
+        """Names the modules as torch does."""
+        config = self.config
+        self.backbone = ResNetFPN(config)
+        self.loftr_coarse = FeatureTransformer(config.coarse_layers, config)
+        self.coarse_matching = CoarseMatching(config)
+        if config.fine:
+            self.fine_preprocess = FinePreprocess(config)
+            self.loftr_fine = FeatureTransformer(config.fine_layers, config)
+
+    def __call__(
+        self,
+        image0: Array,
+        image1: Array,
+        mask0: Array | None = None,
+        mask1: Array | None = None,
+        train: bool = False,
+        ids: Array | None = None,
+    ) -> Matches:
+        """Matches image0 [B, H0, W0, 1] with image1 [B, H1, W1, 1]; masks [B, H0, W0] and [B, H1, W1].
+
+        Args:
+          image0, image1, mask0, mask1: as the module says.
+          train: whether BatchNorm takes the statistics of the batch; then ``batch_stats`` is mutable.
+          ids: [3, M] int32, matches to refine instead of those found, for training on known ones and for comparing two
+            networks at the same places; all count as valid.
+        """
+        (coarse0, fine0), (coarse1, fine1) = self.features(image0, image1, train)
+        grid0, grid1 = grid(coarse0), grid(coarse1)
+        coarse0, coarse1 = self.encode_position(coarse0), self.encode_position(coarse1)
+        mask0, mask1 = self.coarse_mask(mask0), self.coarse_mask(mask1)
+        coarse0, coarse1 = self.loftr_coarse(flatten(coarse0), flatten(coarse1), mask0, mask1)
+        conf_matrix = self.coarse_matching(coarse0, coarse1, mask0, mask1)
+
+        if ids is None:
+            ids, mconf, valid, found = self.coarse_matches(conf_matrix, grid0, grid1, mask0, mask1)
+        else:
+            mconf, valid, found = conf_matrix[tuple(ids)], jnp.ones(ids.shape[1:], bool), jnp.int32(ids.shape[1])
+        expec_f = self.refine(fine0, fine1, coarse0, coarse1, ids, valid, grid0, grid1) if self.config.fine else None
+        mkpts0, mkpts1 = self.points(ids, grid0, grid1, expec_f)
+        return Matches(ids, mkpts0, mkpts1, mconf, valid, found, expec_f, conf_matrix)
+
+    def features(
+        self, image0: Array, image1: Array, train: bool = False
+    ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+        """Coarse and fine maps of both images, in one pass where sizes agree, so that BatchNorm sees both."""
+        if image0.shape != image1.shape:
+            return self.backbone(image0, train), self.backbone(image1, train)
+        coarse, fine = self.backbone(jnp.concatenate([image0, image1]), train)
+        batch = len(image0)
+        return (coarse[:batch], fine[:batch]), (coarse[batch:], fine[batch:])
+
+    def encode_position(self, coarse: Array) -> Array:
+        """[B, H, W, C̃] → the same, with the position added."""
+        return add_position(coarse, self.config.temp_bug_fix)
+
+    def coarse_mask(self, mask: Array | None) -> Array | None:
+        """[B, H, W] of pixels → [B, L] of coarse cells: a cell takes the value of the pixel on which it sits."""
+        stride = self.config.resolution[0]
+        return None if mask is None else mask[:, ::stride, ::stride].reshape(len(mask), -1).astype(bool)
+
+    def coarse_layer(
+        self, i: int, feat0: Array, feat1: Array, mask0: Array | None = None, mask1: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Coarse encoder layer ``i``: [B, L, C̃] and [B, S, C̃], masks of coarse cells."""
+        return self.loftr_coarse.layer(i, feat0, feat1, mask0, mask1)
+
+    def confidence(self, feat0: Array, feat1: Array, mask0: Array | None = None, mask1: Array | None = None) -> Array:
+        """[B, L, C̃] and [B, S, C̃] → the confidence matrix [B, L, S]."""
+        return self.coarse_matching(feat0, feat1, mask0, mask1)
+
+    def coarse_matches(
+        self,
+        conf_matrix: Array,
+        grid0: Grid,
+        grid1: Grid,
+        mask0: Array | None = None,
+        mask1: Array | None = None,
+    ) -> tuple[Array, Array, Array, Array]:
+        """Mutual nearest neighbours in [B, L, S] → ids [3, M], mconf [M], valid [M] and how many there are."""
+        border = self.config.border
+        allowed0, allowed1 = off_border(*grid0, border, mask0), off_border(*grid1, border, mask1)
+        cell, best, match = mutual_nearest(lax.stop_gradient(conf_matrix), allowed0, allowed1, self.config.threshold)
+        return *select(cell, best, match, self.config.capacity), match.sum(dtype=jnp.int32)
+
+    def fine_windows(
+        self,
+        fine0: Array,
+        fine1: Array,
+        coarse0: Array,
+        coarse1: Array,
+        ids: Array,
+        grid0: Grid,
+        grid1: Grid,
+    ) -> tuple[Array, Array]:
+        """The windows of matches ``ids`` [3, M] with their coarse context, two of [M, w², Ĉ]."""
+        return self.fine_preprocess(fine0, fine1, coarse0, coarse1, ids, (grid0[1], grid1[1]))
+
+    def fine_layer(self, i: int, feat0: Array, feat1: Array) -> tuple[Array, Array]:
+        """Fine encoder layer ``i`` over windows [M, w², Ĉ]."""
+        return self.loftr_fine.layer(i, feat0, feat1)
+
+    def refine_windows(
+        self,
+        fine0: Array,
+        fine1: Array,
+        coarse0: Array,
+        coarse1: Array,
+        ids: Array,
+        grid0: Grid,
+        grid1: Grid,
+    ) -> Array:
+        """The fine stage for all of ``ids`` at once: [3, M] → [M, 3]."""
+        window0, window1 = self.fine_windows(fine0, fine1, coarse0, coarse1, ids, grid0, grid1)
+        return expectation(*self.loftr_fine(window0, window1))
+
+    def refine(
+        self,
+        fine0: Array,
+        fine1: Array,
+        coarse0: Array,
+        coarse1: Array,
+        ids: Array,
+        valid: Array,
+        grid0: Grid,
+        grid1: Grid,
+    ) -> Array:
+        """The fine stage, chunk by chunk: ids [3, M], valid [M] → [M, 3], zeros where not valid.
+
+        The arrays have room for every match that there could be; a chunk is computed only if it holds one. The
+        matches come first, so the time is that of the matches found.
+        """
+        if self.is_initializing():  # shapes the parameters, outside of the loop
+            return self.refine_windows(fine0, fine1, coarse0, coarse1, ids, grid0, grid1)
+        slots = ids.shape[1]
+        chunk = min(CHUNK, slots)
+        spare = -slots % chunk
+        chunks = jnp.pad(ids, ((0, 0), (0, spare))).reshape(3, -1, chunk).swapaxes(0, 1)  # [M / chunk, 3, chunk]
+        present = jnp.pad(valid, (0, spare)).reshape(-1, chunk)
+        module: LoFTR = self.clone(parent=None)
+        variables = self.variables
+        dtype = jnp.promote_types(fine0.dtype, jnp.float32)
+
+        def run(some: Array) -> Array:
+            maps = fine0, fine1, coarse0, coarse1
+            out: Any = module.apply(variables, *maps, some, grid0, grid1, method="refine_windows")
+            return jnp.asarray(out)
+
+        def maybe(args: tuple[Array, Array]) -> Array:
+            some, there = args
+            found = lax.cond(there.any(), run, lambda _: jnp.zeros((chunk, 3), dtype), some)
+            return jnp.where(there[:, None], found, 0)
+
+        out: Array = lax.map(maybe, (chunks, present))  # [M / chunk, chunk, 3]
+        return out.reshape(-1, 3)[:slots]
+
+    def points(self, ids: Array, grid0: Grid, grid1: Grid, expec_f: Array | None) -> tuple[Array, Array]:
+        """Matches [3, M] and their expectation [M, 3] → points (x, y) in pixels of image 0 and image 1, [M, 2] each."""
+        coarse, fine = self.config.resolution
+        dtype = jnp.promote_types(jnp.float32, self.config.dtype)
+        mkpts0 = coarse * jnp.stack([ids[1] % grid0[1], ids[1] // grid0[1]], -1).astype(dtype)
+        mkpts1 = coarse * jnp.stack([ids[2] % grid1[1], ids[2] // grid1[1]], -1).astype(dtype)
+        if expec_f is not None:
+            mkpts1 = mkpts1 + expec_f[:, :2] * (self.config.fine_window // 2 * fine)
+        return mkpts0, mkpts1
+
+
+def grid(features: Array) -> Grid:
+    """Rows and columns of a map [B, H, W, C]."""
+    return features.shape[1], features.shape[2]
+
+
+def flatten(features: Array) -> Array:
+    """[B, H, W, C] → [B, L, C], L = H · W in row-major order."""
+    return features.reshape(len(features), -1, features.shape[-1])

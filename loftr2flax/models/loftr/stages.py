@@ -1,0 +1,141 @@
+"""The network as a row of stages, each of which can be run alone: what parity is judged by.
+
+A *trace* is a dict of arrays by name. It begins with ``image/0``, ``image/1`` and, where there are any, ``mask/0``,
+``mask/1``; each stage reads what it needs and adds its own:
+
+| stage | adds |
+|---|---|
+| ``backbone`` | ``backbone/coarse/0``, ``/1`` [B, H, W, C̃] and ``backbone/fine/0``, ``/1`` [B, H, W, Ĉ] |
+| ``pos_encoding`` | ``pos_encoding/0``, ``/1`` [B, H, W, C̃] |
+| ``loftr_coarse/layers.{i}`` | ``loftr_coarse/layers.{i}/0``, ``/1`` [B, L, C̃] |
+| ``conf_matrix`` | ``conf_matrix`` [B, L, S], and ``ids`` [3, M] of the matches, unless the trace has them already |
+| ``fine_preprocess`` | ``fine_preprocess/0``, ``/1`` [M, w², Ĉ] |
+| ``loftr_fine/layers.{i}`` | ``loftr_fine/layers.{i}/0``, ``/1`` [M, w², Ĉ] |
+| ``expectation`` | ``expectation`` [M, 3] |
+
+A *free run* (`trace`) feeds each stage with this network's own results and shows drift. `run_stage` with the trace of
+another network shows the error that one stage makes by itself. `reference.TorchLoFTR` has both under the same names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from loftr2flax.models.loftr.config import LoFTRConfig
+from loftr2flax.models.loftr.fine import expectation
+from loftr2flax.models.loftr.matcher import LoFTR, flatten
+
+Trace = dict[str, Any]
+"""Arrays by name, numpy's or jax's."""
+
+
+def stage_names(config: LoFTRConfig) -> tuple[str, ...]:
+    """The stages in the order in which they run."""
+    coarse = (f"loftr_coarse/layers.{i}" for i in range(len(config.coarse_layers)))
+    names = ("backbone", "pos_encoding", *coarse, "conf_matrix")
+    if not config.fine:
+        return names
+    fine = (f"loftr_fine/layers.{i}" for i in range(len(config.fine_layers)))
+    return (*names, "fine_preprocess", *fine, "expectation")
+
+
+def trace(
+    model: LoFTR,
+    variables: Mapping[str, Any],
+    image0: Any,
+    image1: Any,
+    mask0: Any | None = None,
+    mask1: Any | None = None,
+    ids: Any | None = None,
+) -> Trace:
+    """Every stage, each fed with what this network made before it.
+
+    Args:
+      model: the network.
+      variables: its `params` and `batch_stats`.
+      image0, image1: [B, H, W, 1] grey floats, 0 … 1.
+      mask0, mask1: [B, H, W], True where there is image.
+      ids: [3, M], the matches that the fine stage looks at; by default those that this network finds.
+    """
+    result: Trace = {"image/0": image0, "image/1": image1}
+    result |= {name: mask for name, mask in (("mask/0", mask0), ("mask/1", mask1)) if mask is not None}
+    if ids is not None:
+        result["ids"] = ids
+    for name in stage_names(model.config):
+        result |= run_stage(model, variables, name, result)
+    return result
+
+
+def run_stage(model: LoFTR, variables: Mapping[str, Any], name: str, given: Mapping[str, Any]) -> Trace:
+    """One stage from the arrays of a trace: what it adds, as numpy arrays. Compiled, as the whole network is."""
+    wanted = {key: jnp.asarray(given[key]) for key in _inputs(model.config, name) if key in given}
+    grids = tuple(given[f"pos_encoding/{side}"].shape[1:3] for side in (0, 1)) if "pos_encoding/0" in given else ()
+    out = {key: np.asarray(value) for key, value in _compiled(model, name, grids, variables, wanted).items()}
+    if name == "conf_matrix":
+        ids = out.pop("ids")[:, out.pop("valid")]
+        out |= {} if "ids" in given else {"ids": ids}
+    return out
+
+
+def _before(config: LoFTRConfig, name: str) -> str:
+    """The stage whose features this one takes further."""
+    stage, _, layer = name.partition("/layers.")
+    if layer not in ("", "0"):
+        return f"{stage}/layers.{int(layer) - 1}"
+    return {
+        "backbone": "image",
+        "pos_encoding": "backbone/coarse",
+        "loftr_coarse": "pos_encoding",
+        "conf_matrix": f"loftr_coarse/layers.{len(config.coarse_layers) - 1}",
+        "fine_preprocess": f"loftr_coarse/layers.{len(config.coarse_layers) - 1}",
+        "loftr_fine": "fine_preprocess",
+        "expectation": f"loftr_fine/layers.{len(config.fine_layers) - 1}",
+    }[stage]
+
+
+def _inputs(config: LoFTRConfig, name: str) -> list[str]:
+    """Names of all that a stage reads."""
+    beside = {"loftr_coarse": ("mask",), "conf_matrix": ("mask",), "fine_preprocess": ("backbone/fine",)}
+    both = (_before(config, name), *beside.get(name.partition("/")[0], ()))
+    return [f"{what}/{side}" for what in both for side in (0, 1)] + (["ids"] if name == "fine_preprocess" else [])
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _compiled(
+    model: LoFTR, name: str, grids: tuple[Any, ...], variables: Mapping[str, Any], given: Mapping[str, Array]
+) -> dict[str, Array]:
+    bound = model.bind(dict(variables))
+    stage, _, layer = name.partition("/layers.")
+    before = _before(model.config, name)
+    first, second = given[f"{before}/0"], given[f"{before}/1"]
+    masks = [bound.coarse_mask(given.get(f"mask/{side}")) for side in (0, 1)]
+
+    if stage == "backbone":
+        (coarse0, fine0), (coarse1, fine1) = bound.features(first, second)
+        return _pair("backbone/coarse", coarse0, coarse1) | _pair("backbone/fine", fine0, fine1)
+    if stage == "pos_encoding":
+        return _pair(name, bound.encode_position(first), bound.encode_position(second))
+    if stage == "loftr_coarse":
+        first, second = (flatten(x) if x.ndim == 4 else x for x in (first, second))
+        return _pair(name, *bound.coarse_layer(int(layer), first, second, *masks))
+    if stage == "conf_matrix":
+        conf_matrix = bound.confidence(first, second, *masks)
+        ids, _, valid, _ = bound.coarse_matches(conf_matrix, *grids, *masks)
+        return {"conf_matrix": conf_matrix, "ids": ids, "valid": valid}
+    if stage == "fine_preprocess":
+        fine0, fine1 = given["backbone/fine/0"], given["backbone/fine/1"]
+        return _pair(name, *bound.fine_windows(fine0, fine1, first, second, given["ids"], *grids))
+    if stage == "loftr_fine":
+        return _pair(name, *bound.fine_layer(int(layer), first, second))
+    return {"expectation": expectation(first, second)}
+
+
+def _pair(name: str, first: Array, second: Array) -> dict[str, Array]:
+    return {f"{name}/0": first, f"{name}/1": second}
