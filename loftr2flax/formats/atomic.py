@@ -88,14 +88,12 @@ def new_file(path: str | os.PathLike[str], *, force: bool = False) -> Iterator[N
     descriptor = -1
     try:
         with _blaming(asked, "created"):
-            descriptor, named = _open(target.parent, temporary)
+            descriptor, source = _open(target.parent, temporary)
         file = NewFile(descriptor, asked)
         yield file
         file.settle()
         with _blaming(asked, "created"):
-            if not named:
-                _give_name(descriptor, temporary)
-            _publish(temporary, target, asked, force)
+            _publish(source, temporary, target, asked, force)
     finally:
         if descriptor >= 0:
             os.close(descriptor)
@@ -124,41 +122,53 @@ def check_target(path: Path, *, force: bool) -> None:
         raise _exists(path)
 
 
-def _open(folder: Path, temporary: Path) -> tuple[int, bool]:
-    """A descriptor for a new file in ``folder``, and whether it has the name ``temporary`` already."""
+def _open(folder: Path, temporary: Path) -> tuple[int, str]:
+    """A descriptor for a new file in ``folder``, and a path to it: ``temporary``, or one that ends with the process."""
     flags = os.O_WRONLY | os.O_CLOEXEC
     if hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd"):
         try:
-            return os.open(folder, flags | os.O_TMPFILE, 0o666), False
+            descriptor = os.open(folder, flags | os.O_TMPFILE, 0o666)
+            return descriptor, f"/proc/self/fd/{descriptor}"
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT):
                 raise
-    return os.open(temporary, flags | os.O_CREAT | os.O_EXCL, 0o666), True
+    return os.open(temporary, flags | os.O_CREAT | os.O_EXCL, 0o666), os.fspath(temporary)
 
 
-def _give_name(descriptor: int, temporary: Path) -> None:
-    folder = os.open(temporary.parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:  # with a folder's descriptor, and only then, Python calls linkat, which follows the /proc link to the file
-        os.link(f"/proc/self/fd/{descriptor}", temporary.name, src_dir_fd=folder, dst_dir_fd=folder)
+def _publish(source: str, temporary: Path, target: Path, asked: Path, force: bool) -> None:
+    """Give the finished file its name; without ``force``, never in place of a file that came there meanwhile."""
+    named = source == os.fspath(temporary)
+    if force:
+        if not named:
+            _link(source, temporary)
+        os.replace(temporary, target)
+    else:
+        try:
+            _link(source, target)
+        except FileExistsError:
+            raise _exists(asked) from None
+        except OSError:
+            if not named:
+                raise
+            # a file system without hard links: only here can another writer slip in, between these two lines
+            check_target(asked, force=False)
+            os.replace(temporary, target)
+    _settle_folder(target.parent)
+
+
+def _link(source: str, name: Path) -> None:
+    """Give the file a further name. With a folder's descriptor, and only then, Python follows the link in /proc."""
+    folder = os.open(name.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.link(source, name.name, src_dir_fd=folder, dst_dir_fd=folder)
     finally:
         os.close(folder)
 
 
-def _publish(temporary: Path, target: Path, asked: Path, force: bool) -> None:
-    """Give the finished file its name; without ``force``, never in place of a file that came there meanwhile."""
-    if force:
-        os.replace(temporary, target)
-    else:
-        try:
-            os.link(temporary, target)
-        except FileExistsError:
-            raise _exists(asked) from None
-        except OSError:  # a file system without hard links: a file may slip in between this check and the next line
-            check_target(asked, force=False)
-            os.replace(temporary, target)
-    # the file is in place; that its name outlives a power cut is asked for, and some file systems cannot promise it
+def _settle_folder(path: Path) -> None:
+    """Ask that the new name outlives a power cut. Some file systems cannot promise it, and the file is there anyway."""
     with contextlib.suppress(OSError):
-        folder = os.open(target.parent, os.O_RDONLY | os.O_CLOEXEC)
+        folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(folder)
         finally:

@@ -77,6 +77,8 @@ def scan(source: SourceFile, max_leaves: int) -> Found:
             leaves[path] = _array(source.path, tokens, path, token)
         else:
             others[path] = token
+            if token.code > 127:  # as a signed byte it is negative, which MessagePack keeps for itself
+                raise CorruptFile(f"{source.path}: leaf {path!r}: an extension of type {token.code - 256}", FETCH_AGAIN)
             if token.kind in ("str", "bytes", "extension"):
                 tokens.skip(token.length, f"leaf {path!r}")
         if len(leaves) + len(others) > max_leaves or names_size > _MAX_NAMES:
@@ -120,7 +122,7 @@ def _array(path: Path, tokens: Tokens, name: str, extension: Token) -> Leaf:
     outer, inner = tokens.token(what), tokens.token(what)
     if (outer.kind, outer.value, inner.kind) != ("array", 3, "array") or inner.length > MAX_DIMS:
         raise CorruptFile(f"{path}: {what} is not a triple of shape, type and bytes", FETCH_AGAIN)
-    shape = tuple(tokens.token(what).value for _ in range(inner.length))
+    shape = tuple(_size(tokens.token(what)) for _ in range(inner.length))
     if not is_shape(shape):
         raise CorruptFile(f"{path}: {what}: {shape!r:.80} is not a shape", FETCH_AGAIN)
     code = tokens.token(what)
@@ -157,7 +159,7 @@ def _join_chunks(path: Path, leaves: dict[str, Leaf], others: dict[str, Token]) 
     for marker in markers:
         name = marker.rpartition("/")[0]
         del others[marker]
-        shape = tuple(token.value for token in _numbered(others, f"{name}/shape"))
+        shape = tuple(map(_size, _numbered(others, f"{name}/shape")))
         chunks = _numbered(leaves, f"{name}/chunks")
         kinds = {chunk.info.dtype for chunk in chunks}
         # an array without dimensions is an empty map, which was listed among the others
@@ -186,6 +188,11 @@ def _numbered(found: dict[str, _T], prefix: str) -> list[_T]:
     while (name := f"{prefix}/{len(taken)}") in found:
         taken.append(found.pop(name))
     return taken
+
+
+def _size(token: Token) -> int:
+    """A number that a shape can hold, or -1: the head of a string or a map has a value too, its length."""
+    return token.length if token.kind == "int" else -1
 
 
 def _describe(token: Token) -> str:

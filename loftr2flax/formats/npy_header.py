@@ -107,12 +107,12 @@ def _decode_descr(descr: Any) -> tuple[str, str, str]:
                 return name, match[1], ""
     if not isinstance(descr, str):
         return "uint8", "|", f"structured elements {descr!r:.60}"
+    if descr == "|O":
+        return "uint8", "|", "an object array: its elements are pickled, and pickles from strangers run code"
     match = _DESCR.fullmatch(descr)
     if match is None:
         return "uint8", "|", f"elements of type {descr!r:.60}"
     order, kind, size = match.groups()
-    if kind == "O":
-        return "uint8", "|", "an object array: its elements are pickled, and pickles from strangers run code"
     if kind == "V":
         return "uint8", "|", f"nameless elements of {size} bytes: numpy loses the name of bfloat16 and float8"
     name = _KINDS.get(f"{kind}{int(size)}")
