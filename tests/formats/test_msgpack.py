@@ -291,7 +291,9 @@ def test_every_changed_byte_is_refused_or_read_as_flax_reads_it(tmp_path):
             except InputError:
                 continue
             with checkpoint:
-                read = {name: checkpoint.read(name) for name, info in checkpoint.infos.items() if not info.refused}
+                if any(info.refused for info in checkpoint.infos.values()):
+                    continue  # an unknown type; flax refuses the whole file
+                read = {name: checkpoint.read(name) for name in checkpoint.infos}
             expected = dict(_flat(flax.serialization.msgpack_restore(content)))
             for name, array in read.items():
                 assert same_bits(array, np.asarray(expected[name])), (at, bits, name)
