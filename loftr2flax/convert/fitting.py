@@ -11,17 +11,19 @@ from loftr2flax.mapping.rules import Direction, TensorMapping
 from loftr2flax.plan import Plan, Wishes, build_plan
 
 
-def fitting_plans(infos: Mapping[str, LeafInfo], direction: Direction, wishes: Wishes, path: str) -> tuple[list[Plan], list[MappingMismatch]]:
+def fitting_plans(
+    infos: Mapping[str, LeafInfo], direction: Direction, wishes: Wishes, path: str, *, every: bool = False
+) -> tuple[list[Plan], list[MappingMismatch]]:
     """The plans of all shipped mappings that fit, best first, and why the others do not.
 
     A mapping that claims every tensor is better than one that leaves some outside its scope; where there is such a
-    one, only its equals are returned.
+    one, only its equals are returned, unless ``every`` one is asked for.
     """
     whole: list[Plan] = []
     partial: list[Plan] = []
     refused: list[MappingMismatch] = []
     for mapping in sorted(map(load_mapping, shipped_names()), key=lambda mapping: len(mapping.at)):
-        if whole and direction == "forward" and not _may_claim_all(mapping, infos):
+        if whole and not every and direction == "forward" and not _may_claim_all(mapping, infos):
             continue
         try:
             plan = build_plan(mapping, infos, direction, wishes, path)
@@ -29,7 +31,7 @@ def fitting_plans(infos: Mapping[str, LeafInfo], direction: Direction, wishes: W
             refused.append(error)
             continue
         (partial if plan.outside else whole).append(plan)
-    return whole or partial, refused
+    return ([*whole, *partial] if every else whole or partial), refused
 
 
 def find_plan(infos: Mapping[str, LeafInfo], direction: Direction, wishes: Wishes, path: str) -> Plan:

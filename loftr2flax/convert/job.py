@@ -167,7 +167,7 @@ class Job:
         total, done = sum(info.nbytes for info in infos.values()), 0
         if self.plan.direction == "forward":
             kept = {name: Kept(self.source.infos[name], self.source.read(name)) for name in self._kept_names()}
-            record = forward_record(self.plan, self.source, self.digest.hexdigest(), kept)
+            record = forward_record(self.plan, self.source, self.digest.hexdigest(), kept, self.order.dtype)
         else:
             record = reverse_record(self.plan, self.source, self.digest.hexdigest())
         moves = {move.leaf: move for move in self.plan.moves}

@@ -80,11 +80,14 @@ class Kept:
         return cls(info, np.frombuffer(data, dtypes.numpy_dtype(info.dtype)).reshape(info.shape))
 
 
-def forward_record(plan: Plan, source: Checkpoint, sha256: str, kept: Mapping[str, Kept]) -> dict[str, Any]:
-    """The record of an output made from a torch file."""
+def forward_record(
+    plan: Plan, source: Checkpoint, sha256: str, kept: Mapping[str, Kept], dtype: str | None
+) -> dict[str, Any]:
+    """The record of an output made from a torch file, its floating-point leaves cast to ``dtype`` if not None."""
     depth = len(plan.root) + 1 if plan.root else 0
     outside = set(plan.outside)
     return _record(plan, source, sha256) | {
+        "dtype": dtype,
         "container": source.contents.container,
         "root": plan.root,
         "keys": [name[depth:] for name in source.infos if name not in outside],

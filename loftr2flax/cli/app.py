@@ -1,0 +1,109 @@
+"""The program `loftr2flax`: its verbs, and the outer edge where every error becomes two lines and an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+import typer
+
+from loftr2flax.cli import convert, demo, inspect, mapping, output, verify
+from loftr2flax.errors import Loftr2FlaxError
+
+EXIT_BUG = 70
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+app = typer.Typer(
+    name="loftr2flax",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Turns PyTorch checkpoints into Flax checkpoints by declarative mappings, and back, bit for bit.",
+    epilog="Exit codes: 0 yes · 1 no · 2 usage · 3 input refused · 4 environment · 5 nothing compared · 70 our bug",
+)
+app.command("inspect")(inspect.inspect)
+app.command("convert")(convert.convert)
+app.add_typer(verify.app, name="verify")
+app.add_typer(mapping.app, name="mapping")
+app.command("demo")(demo.demo)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="Print the version and stop.", is_eager=True)) -> None:
+    if version:
+        from loftr2flax.version import VERSION
+
+        output.emit(f"loftr2flax {VERSION}")
+        raise typer.Exit
+
+
+class _Terminated(BaseException):
+    """SIGTERM: unwinds the stack, so that temporaries go."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs the program and ends the process.
+
+    Args:
+      arguments: the command line without the program's name; None for the process's own.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    code = _run(list(sys.argv[1:] if arguments is None else arguments))
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has gone: nothing more can be said, and Python must not try at its exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        return int(app(arguments, prog_name="loftr2flax", standalone_mode=False) or 0)
+    except Loftr2FlaxError as error:
+        _tell(arguments, error.message, error.hint, error.exit_code)
+        return error.exit_code
+    except typer.TyperException as error:
+        _tell(arguments, _usage_message(error), f"`{_command(error)} --help` lists the options", 2)
+        return 2
+    except typer.Abort:
+        return EXIT_INTERRUPTED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except _Terminated:
+        return EXIT_TERMINATED
+    except BrokenPipeError:
+        return 0
+    except MemoryError:
+        _tell(arguments, "out of memory", "close other programs, or convert on a larger machine", 4)
+        return 4
+    except Exception as error:  # the outermost edge: whatever arrives here is our own mistake
+        import traceback
+
+        traceback.print_exc()
+        _tell(arguments, f"a bug in loftr2flax: {type(error).__name__}: {error}", "please report it, with the lines above", EXIT_BUG)
+        return EXIT_BUG
+
+
+def _tell(arguments: Sequence[str], message: str, hint: str, code: int) -> None:
+    output.complain(message, hint)
+    if "--json" in arguments:
+        output.emit_json("error", {"error": message, "hint": hint, "exit_code": code})
+
+
+def _usage_message(error: typer.TyperException) -> str:
+    text: str = error.format_message() if hasattr(error, "format_message") else str(error)
+    return text[:1].lower() + text[1:].rstrip(".")
+
+
+def _command(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    return str(context.command_path) if context is not None else "loftr2flax"
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise _Terminated

@@ -1,0 +1,107 @@
+"""What the command line writes: data to stdout, talk to stderr. Nothing else in the package prints."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+quiet = False
+"""Whether `--quiet` was given: talk that is neither an error nor data is left out."""
+
+
+def printable(text: str) -> str:
+    """Text with control characters escaped, so that a leaf's name can neither move the cursor nor forge a line."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def name_of(text: str) -> str:
+    """A name from a file, on one line."""
+    return printable(text).replace("\n", "\\n")
+
+
+def emit(text: str = "") -> None:
+    """A line of data."""
+    _write(sys.stdout, text)
+
+
+def say(text: str) -> None:
+    """A line of talk."""
+    if not quiet:
+        _write(sys.stderr, text)
+
+
+def complain(message: str, hint: str) -> None:
+    """An error and its hint."""
+    paint = _painter()
+    _write(sys.stderr, f"{paint('error:', '1;31')} {printable(message)}")
+    if hint:
+        _write(sys.stderr, f"{paint('hint:', '1;36')} {printable(hint)}")
+
+
+def emit_json(schema: str, value: Mapping[str, Any]) -> None:
+    """One JSON document with its schema's name."""
+    _write(sys.stdout, json.dumps({"schema": f"loftr2flax.{schema}/1", **value}, indent=2, ensure_ascii=True))
+
+
+def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
+    """Aligned columns; those numbered in ``right`` end flush."""
+    if not rows:
+        return
+    cells = [[name_of(cell) for cell in row] for row in rows]
+    widths = [max(len(row[n]) for row in cells) for n in range(len(cells[0]))]
+    for row in cells:
+        padded = [c.rjust(w) if n in right else c.ljust(w) for n, (c, w) in enumerate(zip(row, widths, strict=True))]
+        emit("  ".join(padded).rstrip())
+
+
+def size_text(nbytes: int) -> str:
+    """Bytes in binary units: 44.1 MiB."""
+    value = float(nbytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def plural(count: int, word: str, many: str = "") -> str:
+    """``1 leaf``, ``2,048 leaves``."""
+    return f"{count:,} {word if count == 1 else many or word + 's'}"
+
+
+@contextmanager
+def progress_bar(what: str, *, patience: int = 64 << 20) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on a terminal's stderr for work of more than ``patience`` bytes; None where nobody would see it."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn(what), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, visible=False)
+
+        def update(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, visible=total > patience)
+
+        yield update
+
+
+def _painter() -> Callable[[str, str], str]:
+    import os
+
+    if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
+        return lambda text, code: f"\x1b[{code}m{text}\x1b[0m"
+    return lambda text, code: text
+
+
+def _write(stream: Any, text: str) -> None:
+    try:
+        stream.write(text + "\n")
+    except UnicodeEncodeError:  # a terminal or a pipe that knows ASCII alone
+        encoding = stream.encoding or "ascii"
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
