@@ -27,6 +27,7 @@ MAX_STACK = 2_000_000
 
 _OPCODES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
 _HIGHEST_PROTOCOL = 5
+_STRIDE = 4096  # opcodes between two looks at the limits; each pushes one value at most
 
 FindGlobal = Callable[[str, str], object]
 PersistentLoad = Callable[[object], object]
@@ -83,16 +84,17 @@ class _Machine:
         data, table = self.data, _TABLE
         try:
             while True:
-                self.at = at = self.position
-                self.position = at + 1
-                self.steps_left -= 1
+                for _ in range(_STRIDE):
+                    self.at = at = self.position
+                    self.position = at + 1
+                    table[data[at]](self)
+                self.steps_left -= _STRIDE
                 if self.steps_left < 0 or len(self.stack) > MAX_STACK or len(self.below) > MAX_STACK:
                     self.too_much()
-                table[data[at]](self)
         except _Stop:
             return self.stack[-1], self.position
         except IndexError:
-            if self.at >= len(data):
+            if self.position >= len(data):  # of the opcodes at the end, all but STOP want another to follow
                 raise PickleTruncated(f"{self.where}: the pickle ends without STOP", FETCH_AGAIN) from None
             self.fail("finds too little on the stack")
         except Malformed as error:
@@ -124,7 +126,12 @@ class _Machine:
         return self.data[start:end]
 
     def number(self, size: int) -> int:
-        return int.from_bytes(self.take(size), "little")
+        end = self.position + size
+        if end > len(self.data):
+            self.take(size)
+        value = int.from_bytes(self.data[self.position : end], "little")
+        self.position = end
+        return value
 
     def line(self) -> bytes:
         end = self.data.find(b"\n", self.position)
@@ -355,6 +362,21 @@ def _refuse(reason: str) -> Callable[[_Machine], None]:
     return opcode
 
 
+def _binint1(machine: _Machine) -> None:
+    machine.stack.append(machine.data[machine.position])
+    machine.position += 1
+
+
+def _binput(machine: _Machine) -> None:
+    machine.memo[machine.data[machine.position]] = machine.stack[-1]
+    machine.position += 1
+
+
+def _binget(machine: _Machine) -> None:
+    machine.recall(machine.data[machine.position])
+    machine.position += 1
+
+
 def _signed(size: int) -> Callable[[_Machine], None]:
     return _push(lambda m: int.from_bytes(m.take(size), "little", signed=True))
 
@@ -380,7 +402,7 @@ _HANDLERS: dict[str, Callable[[_Machine], None]] = {
     "INT": _Machine.decimal,
     "LONG": _Machine.decimal,
     "BININT": _signed(4),
-    "BININT1": _push(lambda m: m.number(1)),
+    "BININT1": _binint1,
     "BININT2": _push(lambda m: m.number(2)),
     "LONG1": _long(1),
     "LONG4": _long(4),
@@ -416,10 +438,10 @@ _HANDLERS: dict[str, Callable[[_Machine], None]] = {
     "SETITEMS": lambda m: m.set_pairs(m.marked()),
     "ADDITEMS": _Machine.add_items,
     "GET": lambda m: m.recall(m.index_line()),
-    "BINGET": lambda m: m.recall(m.number(1)),
+    "BINGET": _binget,
     "LONG_BINGET": lambda m: m.recall(m.number(4)),
     "PUT": lambda m: m.remember(m.index_line()),
-    "BINPUT": lambda m: m.remember(m.number(1)),
+    "BINPUT": _binput,
     "LONG_BINPUT": lambda m: m.remember(m.number(4)),
     "MEMOIZE": lambda m: m.remember(len(m.memo)),
     "GLOBAL": _Machine.global_lines,

@@ -130,6 +130,10 @@ def _bytearray(args: tuple[object, ...]) -> bytearray:
     return bytearray(_encode(args))
 
 
+def _bytes(args: tuple[object, ...]) -> bytes:
+    return bytes(_bytearray(args))
+
+
 def _reconstructor(args: tuple[object, ...]) -> OpaqueObject:
     """``copyreg._reconstructor(cls, base, state)``: how protocols 0 and 1 make a plain object."""
     return OpaqueObject(args[0] if args else None, args[1:])
@@ -147,6 +151,7 @@ _CALLS: dict[str, Callable[[tuple[object, ...]], object]] = {
     "list": _items,
     "tuple": lambda args: tuple(_items(args)),
     "dict": plain_dict,
+    "bytes": _bytes,
     "bytearray": _bytearray,
     "complex": _complex,
 }

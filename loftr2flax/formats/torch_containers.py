@@ -49,7 +49,8 @@ def find_state_dict(top: object, where: str, state_dict: str | None = None) -> F
     tree = _Tree(top, where)
     chain = tree.choose() if state_dict is None else tree.follow(state_dict)
     claims, beside = tree.flatten(chain)
-    return Found(_path(chain), claims, tree.list_containers(chain), tuple(tree.describe_all(beside)))
+    containers = tree.list_containers(chain, len(claims))
+    return Found(_path(chain), claims, containers, tuple(tree.describe_all(beside)))
 
 
 Chain = list[tuple[str, object]]
@@ -68,6 +69,7 @@ class _Tree:
         self.where = where
         self.holding = _holders(top)
         self.described: set[int] = set()
+        self.counts_left = 2 * MAX_VALUES  # for all counts together: many containers can share one content
 
     def is_node(self, value: object) -> bool:
         if id(value) not in self.holding:
@@ -153,10 +155,7 @@ class _Tree:
             for key, value in parts:
                 left -= 1
                 if left < 0:
-                    raise LimitExceeded(
-                        f"{self.where}: a container holds more than {MAX_VALUES} values",
-                        "name a smaller one with --state-dict",
-                    )
+                    raise self.too_many()
                 if not isinstance(key, str) or not self.is_node(value):
                     yield (prefix + key if isinstance(key, str) else key), value
                     continue
@@ -171,8 +170,11 @@ class _Tree:
                 open_.pop()
                 inside.discard(identity)
 
-    def list_containers(self, chain: Chain) -> tuple[Container, ...]:
-        """The places to choose from: along the chain, each dict that could be meant, and the children beside it."""
+    def list_containers(self, chain: Chain, taken: int | None = None) -> tuple[Container, ...]:
+        """The places to choose from: along the chain, each dict that could be meant, and the children beside it.
+
+        ``taken`` is the number of tensors at the chain's end, where that is known.
+        """
         found: dict[str, object] = {}
         for depth, (_, value) in enumerate(chain[:-1] or chain):
             path, nodes = _path(chain[: depth + 1]), self.nodes_in(value)
@@ -180,10 +182,24 @@ class _Tree:
                 found[path] = value
             found |= {_join(path, name): node for name, node in nodes.items()}
         found.setdefault(_path(chain), chain[-1][1])
-        return tuple(Container(path, self.count(node)) for path, node in found.items())
+        counts = {path: self.count(node) for path, node in found.items() if path != _path(chain) or taken is None}
+        return tuple(Container(path, counts.get(path, taken or 0)) for path in found)
 
     def count(self, node: object) -> int:
-        return sum(isinstance(value, TensorClaim) and isinstance(name, str) for name, value in self.walk(node))
+        """Tensors under a node. One that is not taken may be unsound: it is looked over, shared parts once."""
+        tensors, seen, waiting = 0, {id(node)}, [node]
+        while waiting:
+            for key, value in _parts(waiting.pop()):
+                self.counts_left -= 1
+                if self.counts_left < 0:
+                    raise self.too_many()
+                if not isinstance(key, str):
+                    continue
+                tensors += isinstance(value, TensorClaim)
+                if id(value) not in seen and self.is_node(value):
+                    seen.add(id(value))
+                    waiting.append(value)
+        return tensors
 
     def describe_all(self, values: list[tuple[str, object]]) -> Iterator[Unread]:
         for path, value in values:
@@ -215,6 +231,11 @@ class _Tree:
         return InputError(
             f"{self.where}: there is no state dict {path!r}",
             f"these hold tensors: {there}" if there else "nothing in the file holds tensors under names",
+        )
+
+    def too_many(self) -> LimitExceeded:
+        return LimitExceeded(
+            f"{self.where}: containers hold more than {MAX_VALUES} values", "name a smaller one with --state-dict"
         )
 
     def too_deep(self) -> LimitExceeded:
