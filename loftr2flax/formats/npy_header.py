@@ -8,6 +8,7 @@ plain numpy with ``array["bfloat16"].view(ml_dtypes.bfloat16)``, and by themselv
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 from dataclasses import dataclass
@@ -76,6 +77,7 @@ def header_size(head: bytes) -> int:
     return size
 
 
+@functools.lru_cache(maxsize=1024)  # a model's leaves share few shapes and types
 def decode_header(header: bytes) -> NpyHeader:
     """The whole ``header`` as a value.
 

@@ -13,6 +13,7 @@ from loftr2flax.formats.source_file import FETCH_AGAIN, SourceFile
 _HEAD = 1024
 _LEGACY_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
 _TAR_MAGIC_AT = 257
+_ZIP_NAME_AT = 30
 
 
 def open_checkpoint(path: str | os.PathLike[str], state_dict: str | None = None) -> Checkpoint:
@@ -58,7 +59,7 @@ def sniff(path: Path) -> str:
         raise UnsupportedFile(f"{path}: is empty", FETCH_AGAIN)
     _refuse_known(path, head)
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x06")):
-        return _sniff_zip(path)
+        return _sniff_zip(path, head)
     if head[:1] == b"\x80" and size > 1 and head[1] <= 5:
         return _sniff_pickle(path, head)
     if size >= 10 and head[8:9] == b"{":
@@ -120,26 +121,24 @@ def _folder(path: Path) -> MissingInput:
     return MissingInput(f"{path}: is a directory", hint)
 
 
-def _sniff_zip(path: Path) -> str:
+def _sniff_zip(path: Path, head: bytes) -> str:
     """Which kind of archive: torch's has a data.pkl in its folder, numpy's holds .npy records."""
+    first = head[_ZIP_NAME_AT : _ZIP_NAME_AT + int.from_bytes(head[26:28], "little")]
+    for ending, kind in ((b"/data.pkl", "torch"), (b".npy", "npz")):
+        if first.endswith(ending):  # so torch and numpy begin; the reader checks the whole directory
+            return kind
     from loftr2flax.formats.zip_archive import ZipArchive
 
     with ZipArchive(path) as archive:
-        names = archive.entries.keys()
-        if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
-            if any("/code/" in name or name.endswith("/constants.pkl") for name in names):
-                raise UnsupportedFile(
-                    f"{path}: a TorchScript program, not a state dict",
-                    "in PyTorch: torch.save(torch.jit.load(file).state_dict(), 'weights.pt')",
-                )
-            return "torch"
-        if not names or any(name.endswith(".npy") for name in names):
-            return "npz"
-        if any(name.endswith("model.weights.h5") for name in names):
-            raise UnsupportedFile(f"{path}: a Keras archive", "save the weights as safetensors or .npz first")
-        first = next(iter(names))
+        names = list(archive.entries)
+    if any(name.endswith("/data.pkl") for name in names):
+        return "torch"
+    if not names or any(name.endswith(".npy") for name in names):
+        return "npz"
+    if any(name.endswith("model.weights.h5") for name in names):
+        raise UnsupportedFile(f"{path}: a Keras archive", "save the weights as safetensors or .npz first")
     raise UnsupportedFile(
-        f"{path}: a zip archive of something else: {first!r}", "if a checkpoint is packed in it, unpack it first"
+        f"{path}: a zip archive of something else: {names[0]!r}", "if a checkpoint is packed in it, unpack it first"
     )
 
 

@@ -44,6 +44,8 @@ DTYPES = {
 MAX_HEADER = 100_000_000
 """Bytes of JSON that the format allows."""
 
+_COMMAS = 16  # more than a tensor of eight dimensions has in the header
+
 METADATA = "__metadata__"
 """The header's one key that is not a tensor."""
 
@@ -61,7 +63,7 @@ class SafetensorsFile(Checkpoint):
     def __init__(self, path: str | os.PathLike[str], *, max_leaves: int = LEAF_LIMIT) -> None:
         self._source = SourceFile(Path(path))
         try:
-            header, data_at = _read_header(self._source)
+            header, data_at = _read_header(self._source, max_leaves)
             self._offsets: dict[str, int] = {}
             contents = self._check(header, data_at, max_leaves)
         except BaseException:
@@ -103,7 +105,7 @@ class SafetensorsFile(Checkpoint):
         return Contents(infos, provenance=provenance)
 
 
-def _read_header(source: SourceFile) -> tuple[dict[str, Any], int]:
+def _read_header(source: SourceFile, max_leaves: int) -> tuple[dict[str, Any], int]:
     """The header as JSON, and where the data begin."""
     path = source.path
     size = int.from_bytes(source.read(8, 0, "the header's length"), "little")
@@ -112,6 +114,10 @@ def _read_header(source: SourceFile) -> tuple[dict[str, Any], int]:
     text = source.read(size, 8, "the header")
     if not text.startswith(b"{"):
         raise CorruptFile(f"{path}: the header does not begin with {{", FETCH_AGAIN)
+    if text.count(b",") > _COMMAS * (max_leaves + 1):  # before the JSON takes ten times its room in memory
+        raise LimitExceeded(
+            f"{path}: the header has more than {max_leaves} tensors' worth of fields", "raise it with --max-tensors"
+        )
     try:
         header = json.loads(text.decode(), object_pairs_hook=_unique)
         "".join(header).encode()  # an escape such as \ud800 makes a name that no file can hold
@@ -147,9 +153,11 @@ def _check_entry(path: Path, name: str, entry: Any) -> tuple[LeafInfo, int, int]
         raise CorruptFile(f"{path}: leaf {name!r}: the dtype {code!r:.40} is not a string", FETCH_AGAIN)
     if not isinstance(shape, list) or not is_shape(shape):
         raise CorruptFile(f"{path}: leaf {name!r}: {shape!r:.80} is not a shape", FETCH_AGAIN)
-    if not is_shape(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise CorruptFile(f"{path}: leaf {name!r}: data_offsets {offsets!r:.80} are no extent", FETCH_AGAIN)
+    if not isinstance(offsets, list) or len(offsets) != 2 or not all(type(offset) is int for offset in offsets):
+        raise CorruptFile(f"{path}: leaf {name!r}: data_offsets {offsets!r:.80} are not two integers", FETCH_AGAIN)
     begin, end = offsets
+    if not 0 <= begin <= end:
+        raise CorruptFile(f"{path}: leaf {name!r}: data_offsets {offsets!r:.80} are no extent", FETCH_AGAIN)
     if code not in DTYPES:
         return (
             LeafInfo(tuple(shape), "uint8", refused=f"elements of type {code}, which numpy does not have"),

@@ -128,6 +128,10 @@ FAULTS = {
     "overflowing_product": (_file({"a": _entry(0, 0, (0, 1 << 62))}), "leaf 'a': .* is not a shape"),
     "offsets_backwards": (_file({"a": _entry(8, 0)}, bytes(8)), r"leaf 'a': data_offsets \[8, 0\] are no extent"),
     "offsets_negative": (_file({"a": _entry(-8, 0)}, bytes(8)), "leaf 'a': data_offsets .* are no extent"),
+    "offsets_three": (
+        _file({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8, 8]}}, bytes(8)),
+        r"leaf 'a': data_offsets \[0, 8, 8\] are not two integers",
+    ),
     "wrong_length": (_file({"a": _entry(0, 12)}, bytes(12)), r"F32 of shape \[2\] needs 8 bytes, its offsets give 12"),
     "past_the_end": (_file({"a": _entry(0, 8)}, bytes(7)), "leaf 'a' ends at byte 8 of the data, which has 7"),
     "gap": (_file({"a": _entry(0, 8), "b": _entry(9, 17)}, bytes(17)), "leaf 'b' leaves a gap of 1 bytes before it"),
@@ -180,6 +184,29 @@ def test_too_many_tensors(tmp_path):
     path = write(tmp_path / "out.safetensors", "safetensors", {"a": leaf("int8", (2,)), "b": leaf("int8", (3,))})
     with pytest.raises(LimitExceeded, match="2 tensors, the limit is 1"):
         SafetensorsFile(path, max_leaves=1)
+
+
+def test_a_header_of_millions_of_numbers_is_refused_before_it_is_parsed(tmp_path):
+    path = tmp_path / "bad.safetensors"
+    path.write_bytes(_file(b'{"a": [' + b"0," * 1000 + b"0]}"))
+    with pytest.raises(LimitExceeded, match="the header has more than 50 tensors' worth of fields"):
+        SafetensorsFile(path, max_leaves=50)
+
+
+def test_a_file_of_many_gigabytes(tmp_path):
+    """Sparse: it takes no room. Offsets beyond 32 bits are offsets too."""
+    rows = 3 << 30
+    path = tmp_path / "huge.safetensors"
+    path.write_bytes(
+        _file({"a": _entry(0, 2 * rows, (rows, 2), "I8"), "b": _entry(2 * rows, 2 * rows + 3, (3,), "I8")})
+    )
+    start = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(start + 2 * rows)
+        file.write(b"\x01\x02\x03")
+    with SafetensorsFile(path) as checkpoint:
+        assert checkpoint.info("a").nbytes == 2 * rows
+        assert checkpoint.read("b").tolist() == [1, 2, 3]
 
 
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path):

@@ -4,11 +4,13 @@ import hashlib
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from sample_leaves import PROVENANCE, every_type, infos_of, leaf, write
+from sample_leaves import PROVENANCE, every_type, infos_of, leaf, same_bits, write
 
+from loftr2flax.checkpoint import Scratch
 from loftr2flax.errors import EnvironmentFault, OutputExists, UsageError
 from loftr2flax.formats import open_checkpoint
 from loftr2flax.formats.writer import ENDINGS, FORMATS, format_of, open_writer
@@ -137,6 +139,42 @@ def test_a_caller_that_errs_is_told(tmp_path, format):
         with pytest.raises(RuntimeError, match=message):
             run(act)
         assert os.listdir(tmp_path) == []
+
+
+@each_format
+def test_leaves_are_read_from_several_threads(tmp_path, format):
+    leaves = {f"a.k{number}": leaf("float32", (50, 70 + number), number) for number in range(40)}
+
+    def read(name):
+        scratch = Scratch()
+        return all(same_bits(checkpoint.read(name, scratch), leaves[name]) for _ in range(3))
+
+    path = write(tmp_path / "out", format, leaves)
+    with open_checkpoint(path) as checkpoint, ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(read, leaves))
+
+
+@each_format
+def test_an_input_can_be_its_own_output(tmp_path, format):
+    path = write(tmp_path / "out", format, LEAVES)
+    with (
+        open_checkpoint(path) as checkpoint,
+        open_writer(path, format, checkpoint.infos, {"round": 2}, force=True) as writer,
+    ):
+        for name in writer.order:
+            writer.write(name, checkpoint.read(name))
+    with open_checkpoint(path) as checkpoint:
+        assert all(same_bits(checkpoint.read(name), array) for name, array in LEAVES.items())
+        assert checkpoint.contents.provenance == {"round": 2}
+
+
+@each_format
+def test_after_closing_nothing_is_read(tmp_path, format):
+    checkpoint = open_checkpoint(write(tmp_path / "out", format, LEAVES))
+    checkpoint.close()
+    checkpoint.close()
+    with pytest.raises(ValueError, match="read after close"):
+        checkpoint.read("a/bias")
 
 
 def test_big_endian_arrays_are_a_mistake_of_the_caller(tmp_path):
