@@ -10,31 +10,25 @@ The opcodes are explained in https://github.com/python/cpython/blob/main/Lib/pic
 
 from __future__ import annotations
 
-import pickletools
+import re
 import struct
 from collections.abc import Callable
-from typing import NoReturn
 
-from loftr2flax.errors import CorruptFile, LimitExceeded
-from loftr2flax.formats.pickle_values import Builder, Malformed, Opaque, OpaqueObject, dict_key
+from loftr2flax.formats.pickle_state import (
+    MAX_STACK,
+    OPCODES,
+    FindGlobal,
+    Machine,
+    PersistentLoad,
+    PickleTruncated,
+)
+from loftr2flax.formats.pickle_values import Malformed, OpaqueObject, dict_key
 from loftr2flax.formats.source_file import FETCH_AGAIN
 
-MAX_STEPS = 20_000_000
-"""Opcodes, and items copied by builders, in one pickle; a tensor takes about 35."""
-
-MAX_STACK = 2_000_000
-"""Values waiting on the stack; nesting a list in a list takes one a level."""
-
-_OPCODES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
 _HIGHEST_PROTOCOL = 5
 _STRIDE = 4096  # opcodes between two looks at the limits; each pushes one value at most
-
-FindGlobal = Callable[[str, str], object]
-PersistentLoad = Callable[[object], object]
-
-
-class PickleTruncated(CorruptFile):
-    """The data ends before the pickle does; with more data the same pickle may be whole."""
+_ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{2}|.?)", re.DOTALL)
+_ESCAPES = {b"\\": b"\\", b"'": b"'", b'"': b'"', b"n": b"\n", b"r": b"\r", b"t": b"\t"}  # what Python 2's repr writes
 
 
 class _Stop(Exception):
@@ -59,359 +53,260 @@ def run(
       CorruptFile: the pickle is malformed; the message names opcode and offset.
       LimitExceeded: more opcodes than `MAX_STEPS`, or more values waiting than `MAX_STACK`.
     """
-    return _Machine(data, start, where, find_global, persistent_load).run()
+    machine = Machine(data, start, where, find_global, persistent_load)
+    try:
+        while True:
+            for _ in range(_STRIDE):
+                machine.at = at = machine.position
+                machine.position = at + 1
+                _TABLE[data[at]](machine)
+            machine.steps_left -= _STRIDE
+            if machine.steps_left < 0 or len(machine.stack) > MAX_STACK or len(machine.below) > MAX_STACK:
+                machine.too_much()
+    except _Stop:
+        return machine.stack[-1], machine.position
+    except IndexError:
+        if machine.position >= len(data):  # of the opcodes at the end, all but STOP want another to follow
+            raise PickleTruncated(f"{where}: the pickle ends without STOP", FETCH_AGAIN) from None
+        machine.fail("finds too little on the stack")
+    except Malformed as error:
+        machine.fail(str(error))
 
 
-class _Machine:
-    """The state of one run; a method for each opcode, found through `_TABLE`."""
-
-    def __init__(
-        self, data: bytes, start: int, where: str, find_global: FindGlobal, persistent_load: PersistentLoad
-    ) -> None:
-        self.data = data
-        self.at = start  # of the opcode at work
-        self.position = start  # of the next byte
-        self.where = where
-        self.find_global = find_global
-        self.persistent_load = persistent_load
-        self.stack: list[object] = []
-        self.below: list[list[object]] = []  # the stacks under each open mark
-        self.memo: dict[int, object] = {}
-        self.globals: dict[tuple[str, str], object] = {}
-        self.steps_left = MAX_STEPS
-
-    def run(self) -> tuple[object, int]:
-        data, table = self.data, _TABLE
-        try:
-            while True:
-                for _ in range(_STRIDE):
-                    self.at = at = self.position
-                    self.position = at + 1
-                    table[data[at]](self)
-                self.steps_left -= _STRIDE
-                if self.steps_left < 0 or len(self.stack) > MAX_STACK or len(self.below) > MAX_STACK:
-                    self.too_much()
-        except _Stop:
-            return self.stack[-1], self.position
-        except IndexError:
-            if self.position >= len(data):  # of the opcodes at the end, all but STOP want another to follow
-                raise PickleTruncated(f"{self.where}: the pickle ends without STOP", FETCH_AGAIN) from None
-            self.fail("finds too little on the stack")
-        except Malformed as error:
-            self.fail(str(error))
-
-    def fail(self, reason: str) -> NoReturn:
-        opcode = self.data[self.at]
-        name = _OPCODES.get(opcode, f"opcode {opcode:#04x}")
-        raise CorruptFile(f"{self.where}: pickle offset {self.at}, {name}: {reason}", FETCH_AGAIN) from None
-
-    def too_much(self) -> NoReturn:
-        raise LimitExceeded(
-            f"{self.where}: the pickle takes more than {MAX_STEPS} steps or {MAX_STACK} waiting values",
-            "no state dict needs that: the file was made to do harm, or is no checkpoint",
-        )
-
-    # reading arguments
-
-    def take(self, size: int) -> bytes:
-        start = self.position
-        end = start + size
-        if end > len(self.data):
-            name = _OPCODES[self.data[self.at]]
-            raise PickleTruncated(
-                f"{self.where}: pickle offset {self.at}, {name}: {size} bytes declared, {len(self.data) - start} left",
-                FETCH_AGAIN,
-            )
-        self.position = end
-        return self.data[start:end]
-
-    def number(self, size: int) -> int:
-        end = self.position + size
-        if end > len(self.data):
-            self.take(size)
-        value = int.from_bytes(self.data[self.position : end], "little")
-        self.position = end
-        return value
-
-    def line(self) -> bytes:
-        end = self.data.find(b"\n", self.position)
-        if end < 0:
-            raise PickleTruncated(f"{self.where}: the pickle ends within a line of text", FETCH_AGAIN)
-        text = self.data[self.position : end]
-        self.position = end + 1
-        return text
-
-    def text(self, raw: bytes) -> str:
-        try:
-            return raw.decode("utf-8", "surrogatepass")
-        except UnicodeDecodeError:
-            self.fail("the text is not UTF-8")
-
-    def marked(self) -> list[object]:
-        """What was pushed since the last mark, which is closed."""
-        items = self.stack
-        self.stack = self.below.pop()
-        return items
-
-    # making things
-
-    def remember(self, index: int) -> None:
-        self.memo[index] = self.stack[-1]
-
-    def recall(self, index: int) -> None:
-        if index not in self.memo:
-            self.fail(f"memo {index} was never set")
-        self.stack.append(self.memo[index])
-
-    def push_global(self, module: str, name: str) -> None:
-        key = (module, name)
-        if key not in self.globals:
-            self.globals[key] = self.find_global(module, name)
-        self.stack.append(self.globals[key])
-
-    def call(self, function: object, args: object) -> None:
-        if not isinstance(args, tuple):
-            self.fail("the arguments are not a tuple")
-        if isinstance(function, Builder):
-            for argument in args:  # builders copy, and one list can be copied again and again
-                if isinstance(argument, (list, tuple, dict, set, frozenset, str, bytes)):
-                    self.steps_left -= len(argument) // (64 if isinstance(argument, (str, bytes)) else 1)
-            if self.steps_left < 0:
-                self.too_much()
-            self.stack.append(function.call(args))
-        else:
-            self.stack.append(OpaqueObject(function, args))
-
-    def extend(self, items: list[object]) -> None:
-        target = self.stack[-1]
-        if isinstance(target, list):
-            target.extend(items)
-        elif isinstance(target, OpaqueObject):
-            target.items = target.items or []
-            target.items.extend(items)
-        else:
-            self.fail(f"a {type(target).__name__} takes no items")
-
-    def set_pairs(self, items: list[object]) -> None:
-        target = self.stack[-1]
-        if isinstance(target, OpaqueObject):
-            if target.pairs is None:
-                target.pairs = {}
-            target = target.pairs
-        if not isinstance(target, dict):
-            self.fail(f"a {type(target).__name__} takes no keys")
-        if len(items) % 2:
-            self.fail("a key has no value")
-        for index in range(0, len(items), 2):
-            target[dict_key(items[index])] = items[index + 1]
-
-    def build(self) -> None:
-        """Hand a state over: an inert object keeps it; elsewhere attributes of containers and tensors are dropped."""
-        state = self.stack.pop()
-        target = self.stack[-1]
-        if isinstance(target, OpaqueObject):
-            target.state = state
-
-    # opcodes that need more than a line
-
-    def stop(self) -> None:
-        if self.below or len(self.stack) != 1:
-            self.fail(f"{len(self.stack)} values and {len(self.below)} marks are left, instead of one value")
-        raise _Stop
-
-    def protocol(self) -> None:
-        version = self.number(1)
-        if version > _HIGHEST_PROTOCOL:
-            self.fail(f"protocol {version} is not known")
-
-    def frame(self) -> None:
-        size = self.number(8)
-        end = self.position
-        self.take(size)  # a frame is only a hint for reading ahead; that it fits is all there is to check
-        self.position = end
-
-    def mark(self) -> None:
-        self.below.append(self.stack)
-        self.stack = []
-
-    def pop(self) -> None:
-        if self.stack:
-            self.stack.pop()
-        else:
-            self.stack = self.below.pop()
-
-    def decimal(self) -> None:
-        """INT and LONG: digits in a line; ``00`` and ``01`` are how protocol 0 writes false and true."""
-        raw = self.line()
-        try:
-            number = int(raw.removesuffix(b"L"))
-        except ValueError:
-            self.fail("not a number")
-        self.stack.append({b"00": False, b"01": True}.get(raw, number))
-
-    def decimal_float(self) -> None:
-        try:
-            self.stack.append(float(self.line()))
-        except ValueError:
-            self.fail("not a number")
-
-    def index_line(self) -> int:
-        raw = self.line()
-        if not raw.isdigit() or len(raw) > 19:
-            self.fail("not a memo index")
-        return int(raw)
-
-    def quoted(self) -> None:
-        """STRING: a Python 2 string literal in quotes, with escapes."""
-        raw = self.line().strip()
-        if len(raw) < 2 or raw[:1] not in (b"'", b'"') or raw[:1] != raw[-1:]:
-            self.fail("the text is not in quotes")
-        try:
-            self.python2_string(raw[1:-1].decode("unicode_escape").encode("latin-1"))
-        except UnicodeError:
-            self.fail("the text has a broken escape")
-
-    def python2_string(self, raw: bytes) -> None:
-        """Python 2 did not say whether a string is text; UTF-8 is taken for text, as torch does, the rest for bytes."""
-        try:
-            self.stack.append(raw.decode("utf-8"))
-        except UnicodeDecodeError:
-            self.stack.append(raw)
-
-    def unicode_line(self) -> None:
-        try:
-            self.stack.append(self.line().decode("raw_unicode_escape"))
-        except UnicodeDecodeError:
-            self.fail("the text has a broken escape")
-
-    def global_lines(self) -> None:
-        module = self.text(self.line())
-        self.push_global(module, self.text(self.line()))
-
-    def stack_global(self) -> None:
-        name, module = self.stack.pop(), self.stack.pop()
-        if not isinstance(name, str) or not isinstance(module, str):
-            self.fail("module and name are not text")
-        self.push_global(module, name)
-
-    def instance(self) -> None:
-        self.global_lines()
-        function = self.stack.pop()
-        args = tuple(self.marked())
-        self.call(function, args)
-
-    def object_(self) -> None:
-        items = self.marked()
-        self.call(items[0], tuple(items[1:]))
-
-    def reduce(self) -> None:
-        args = self.stack.pop()
-        self.call(self.stack.pop(), args)
-
-    def new_object_ex(self) -> None:
-        keywords, args, function = self.stack.pop(), self.stack.pop(), self.stack.pop()
-        if not isinstance(args, tuple):
-            self.fail("the arguments are not a tuple")
-        self.stack.append(OpaqueObject(function, (*args, keywords)))
-
-    def make_dict(self) -> None:
-        items = self.marked()
-        self.stack.append({})
-        self.set_pairs(items)
-
-    def tuple_of(self, size: int) -> None:
-        if len(self.stack) < size:
-            raise IndexError
-        self.stack[-size:] = [tuple(self.stack[-size:])]
-
-    def add_items(self) -> None:
-        items = self.marked()
-        target = self.stack[-1]
-        if not isinstance(target, set):
-            self.fail(f"a {type(target).__name__} is not a set")
-        target.update(map(dict_key, items))
-
-    def set_item(self) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        self.set_pairs([key, value])
-
-    def append(self) -> None:
-        item = self.stack.pop()
-        self.extend([item])
-
-    def float8(self) -> None:
-        self.stack.append(struct.unpack(">d", self.take(8))[0])
+# opcodes that need more than a line
 
 
-def _push(value: Callable[[_Machine], object]) -> Callable[[_Machine], None]:
+def _stop(machine: Machine) -> None:
+    if machine.below or len(machine.stack) != 1:
+        machine.fail(f"{len(machine.stack)} values and {len(machine.below)} marks are left, instead of one value")
+    raise _Stop
+
+
+def _protocol(machine: Machine) -> None:
+    version = machine.number(1)
+    if version > _HIGHEST_PROTOCOL:
+        machine.fail(f"protocol {version} is not known")
+
+
+def _frame(machine: Machine) -> None:
+    size = machine.number(8)
+    end = machine.position
+    machine.take(size)  # a frame is only a hint for reading ahead; that it fits is all there is to check
+    machine.position = end
+
+
+def _mark(machine: Machine) -> None:
+    machine.below.append(machine.stack)
+    machine.stack = []
+
+
+def _pop(machine: Machine) -> None:
+    if machine.stack:
+        machine.stack.pop()
+    else:
+        machine.stack = machine.below.pop()
+
+
+def _decimal(machine: Machine) -> None:
+    """INT and LONG: digits in a line; ``00`` and ``01`` are how protocol 0 writes false and true."""
+    raw = machine.line()
+    try:
+        number = int(raw.removesuffix(b"L"))
+    except ValueError:
+        machine.fail("not a number")
+    machine.stack.append({b"00": False, b"01": True}.get(raw, number))
+
+
+def _decimal_float(machine: Machine) -> None:
+    try:
+        machine.stack.append(float(machine.line()))
+    except ValueError:
+        machine.fail("not a number")
+
+
+def _index_line(machine: Machine) -> int:
+    raw = machine.line()
+    if not raw.isdigit() or len(raw) > 19:
+        machine.fail("not a memo index")
+    return int(raw)
+
+
+def _quoted(machine: Machine) -> None:
+    """STRING: a Python 2 string literal in quotes, with escapes."""
+    raw = machine.line().strip()
+    if len(raw) < 2 or raw[:1] not in (b"'", b'"') or raw[:1] != raw[-1:]:
+        machine.fail("the text is not in quotes")
+
+    def replace(escape: re.Match[bytes]) -> bytes:
+        code = escape[1]
+        if code[:1] == b"x" and len(code) == 3:
+            return bytes([int(code[1:], 16)])
+        if code not in _ESCAPES:
+            machine.fail("the text has a broken escape")
+        return _ESCAPES[code]
+
+    _python2_string(machine, _ESCAPE.sub(replace, raw[1:-1]))
+
+
+def _python2_string(machine: Machine, raw: bytes) -> None:
+    """Python 2 did not say whether a string is text; UTF-8 is taken for text, as torch does, the rest for bytes."""
+    try:
+        machine.stack.append(raw.decode("utf-8"))
+    except UnicodeDecodeError:
+        machine.stack.append(raw)
+
+
+def _unicode_line(machine: Machine) -> None:
+    try:
+        machine.stack.append(machine.line().decode("raw_unicode_escape"))
+    except UnicodeDecodeError:
+        machine.fail("the text has a broken escape")
+
+
+def _global_lines(machine: Machine) -> None:
+    module = machine.text(machine.line())
+    machine.push_global(module, machine.text(machine.line()))
+
+
+def _stack_global(machine: Machine) -> None:
+    name, module = machine.stack.pop(), machine.stack.pop()
+    if not isinstance(name, str) or not isinstance(module, str):
+        machine.fail("module and name are not text")
+    machine.push_global(module, name)
+
+
+def _instance(machine: Machine) -> None:
+    _global_lines(machine)
+    function = machine.stack.pop()
+    args = tuple(machine.marked())
+    machine.call(function, args)
+
+
+def _object(machine: Machine) -> None:
+    items = machine.marked()
+    machine.call(items[0], tuple(items[1:]))
+
+
+def _reduce(machine: Machine) -> None:
+    args = machine.stack.pop()
+    machine.call(machine.stack.pop(), args)
+
+
+def _new_object_ex(machine: Machine) -> None:
+    keywords, args, function = machine.stack.pop(), machine.stack.pop(), machine.stack.pop()
+    if not isinstance(args, tuple):
+        machine.fail("the arguments are not a tuple")
+    machine.stack.append(OpaqueObject(function, (*args, keywords)))
+
+
+def _make_dict(machine: Machine) -> None:
+    items = machine.marked()
+    machine.stack.append({})
+    machine.set_pairs(items)
+
+
+def _tuple_of(machine: Machine, size: int) -> None:
+    if len(machine.stack) < size:
+        raise IndexError
+    machine.stack[-size:] = [tuple(machine.stack[-size:])]
+
+
+def _add_items(machine: Machine) -> None:
+    items = machine.marked()
+    target = machine.stack[-1]
+    if not isinstance(target, set):
+        machine.fail(f"a {type(target).__name__} is not a set")
+    target.update(map(dict_key, items))
+
+
+def _empty_set(machine: Machine) -> set[object]:
+    machine.steps_left -= 4  # an empty set takes four times the memory of an empty list, for the same one byte
+    return set()
+
+
+def _set_item(machine: Machine) -> None:
+    value, key = machine.stack.pop(), machine.stack.pop()
+    machine.set_pairs([key, value])
+
+
+def _append(machine: Machine) -> None:
+    item = machine.stack.pop()
+    machine.extend([item])
+
+
+def _float8(machine: Machine) -> None:
+    machine.stack.append(struct.unpack(">d", machine.take(8))[0])
+
+
+def _push(value: Callable[[Machine], object]) -> Callable[[Machine], None]:
     """The opcode that pushes what ``value`` computes."""
 
-    def opcode(machine: _Machine) -> None:
+    def opcode(machine: Machine) -> None:
         made = value(machine)  # first: it may close a mark, and so change what the stack is
         machine.stack.append(made)
 
     return opcode
 
 
-def _refuse(reason: str) -> Callable[[_Machine], None]:
+def _refuse(reason: str) -> Callable[[Machine], None]:
     """The opcode that ends the run."""
 
-    def opcode(machine: _Machine) -> None:
+    def opcode(machine: Machine) -> None:
         machine.fail(reason)
 
     return opcode
 
 
-def _binint1(machine: _Machine) -> None:
+def _binint1(machine: Machine) -> None:
     machine.stack.append(machine.data[machine.position])
     machine.position += 1
 
 
-def _binput(machine: _Machine) -> None:
+def _binput(machine: Machine) -> None:
     machine.memo[machine.data[machine.position]] = machine.stack[-1]
     machine.position += 1
 
 
-def _binget(machine: _Machine) -> None:
+def _binget(machine: Machine) -> None:
     machine.recall(machine.data[machine.position])
     machine.position += 1
 
 
-def _signed(size: int) -> Callable[[_Machine], None]:
+def _signed(size: int) -> Callable[[Machine], None]:
     return _push(lambda m: int.from_bytes(m.take(size), "little", signed=True))
 
 
-def _long(size: int) -> Callable[[_Machine], None]:
+def _long(size: int) -> Callable[[Machine], None]:
     return _push(lambda m: int.from_bytes(m.take(m.number(size)), "little", signed=True))
 
 
 _EXTENSION = _refuse("extension codes stand for globals of one machine's registry, which is not consulted")
 _BUFFER = _refuse("the data lies outside the pickle")
 
-_HANDLERS: dict[str, Callable[[_Machine], None]] = {
-    "PROTO": _Machine.protocol,
-    "FRAME": _Machine.frame,
-    "STOP": _Machine.stop,
-    "MARK": _Machine.mark,
-    "POP": _Machine.pop,
+_HANDLERS: dict[str, Callable[[Machine], None]] = {
+    "PROTO": _protocol,
+    "FRAME": _frame,
+    "STOP": _stop,
+    "MARK": _mark,
+    "POP": _pop,
     "POP_MARK": lambda m: m.marked().clear(),
     "DUP": _push(lambda m: m.stack[-1]),
     "NONE": _push(lambda m: None),
     "NEWTRUE": _push(lambda m: True),
     "NEWFALSE": _push(lambda m: False),
-    "INT": _Machine.decimal,
-    "LONG": _Machine.decimal,
+    "INT": _decimal,
+    "LONG": _decimal,
     "BININT": _signed(4),
     "BININT1": _binint1,
     "BININT2": _push(lambda m: m.number(2)),
     "LONG1": _long(1),
     "LONG4": _long(4),
-    "FLOAT": _Machine.decimal_float,
-    "BINFLOAT": _Machine.float8,
-    "STRING": _Machine.quoted,
-    "BINSTRING": lambda m: m.python2_string(m.take(m.number(4))),
-    "SHORT_BINSTRING": lambda m: m.python2_string(m.take(m.number(1))),
-    "UNICODE": _Machine.unicode_line,
+    "FLOAT": _decimal_float,
+    "BINFLOAT": _float8,
+    "STRING": _quoted,
+    "BINSTRING": lambda m: _python2_string(m, m.take(m.number(4))),
+    "SHORT_BINSTRING": lambda m: _python2_string(m, m.take(m.number(1))),
+    "UNICODE": _unicode_line,
     "SHORT_BINUNICODE": _push(lambda m: m.text(m.take(m.number(1)))),
     "BINUNICODE": _push(lambda m: m.text(m.take(m.number(4)))),
     "BINUNICODE8": _push(lambda m: m.text(m.take(m.number(8)))),
@@ -424,34 +319,34 @@ _HANDLERS: dict[str, Callable[[_Machine], None]] = {
     "EMPTY_TUPLE": _push(lambda m: ()),
     "EMPTY_LIST": _push(lambda m: []),
     "EMPTY_DICT": _push(lambda m: {}),
-    "EMPTY_SET": _push(lambda m: set()),
+    "EMPTY_SET": _push(_empty_set),
     "TUPLE": _push(lambda m: tuple(m.marked())),
-    "TUPLE1": lambda m: m.tuple_of(1),
-    "TUPLE2": lambda m: m.tuple_of(2),
-    "TUPLE3": lambda m: m.tuple_of(3),
+    "TUPLE1": lambda m: _tuple_of(m, 1),
+    "TUPLE2": lambda m: _tuple_of(m, 2),
+    "TUPLE3": lambda m: _tuple_of(m, 3),
     "LIST": _push(lambda m: m.marked()),
-    "DICT": _Machine.make_dict,
+    "DICT": _make_dict,
     "FROZENSET": _push(lambda m: frozenset(map(dict_key, m.marked()))),
-    "APPEND": _Machine.append,
+    "APPEND": _append,
     "APPENDS": lambda m: m.extend(m.marked()),
-    "SETITEM": _Machine.set_item,
+    "SETITEM": _set_item,
     "SETITEMS": lambda m: m.set_pairs(m.marked()),
-    "ADDITEMS": _Machine.add_items,
-    "GET": lambda m: m.recall(m.index_line()),
+    "ADDITEMS": _add_items,
+    "GET": lambda m: m.recall(_index_line(m)),
     "BINGET": _binget,
     "LONG_BINGET": lambda m: m.recall(m.number(4)),
-    "PUT": lambda m: m.remember(m.index_line()),
+    "PUT": lambda m: m.remember(_index_line(m)),
     "BINPUT": _binput,
     "LONG_BINPUT": lambda m: m.remember(m.number(4)),
     "MEMOIZE": lambda m: m.remember(len(m.memo)),
-    "GLOBAL": _Machine.global_lines,
-    "STACK_GLOBAL": _Machine.stack_global,
-    "INST": _Machine.instance,
-    "OBJ": _Machine.object_,
-    "REDUCE": _Machine.reduce,
-    "NEWOBJ": _Machine.reduce,  # the same stack: what to call, and its arguments
-    "NEWOBJ_EX": _Machine.new_object_ex,
-    "BUILD": _Machine.build,
+    "GLOBAL": _global_lines,
+    "STACK_GLOBAL": _stack_global,
+    "INST": _instance,
+    "OBJ": _object,
+    "REDUCE": _reduce,
+    "NEWOBJ": _reduce,  # the same stack: what to call, and its arguments
+    "NEWOBJ_EX": _new_object_ex,
+    "BUILD": Machine.build,
     "PERSID": _push(lambda m: m.persistent_load(m.text(m.line()))),
     "BINPERSID": _push(lambda m: m.persistent_load(m.stack.pop())),
     "EXT1": _EXTENSION,
@@ -460,6 +355,6 @@ _HANDLERS: dict[str, Callable[[_Machine], None]] = {
 }
 """What each opcode does, by the name that `pickletools` gives it."""
 
-_TABLE = tuple(_HANDLERS.get(_OPCODES.get(code, ""), _refuse("no such opcode")) for code in range(256))
+_TABLE = tuple(_HANDLERS.get(OPCODES.get(code, ""), _refuse("no such opcode")) for code in range(256))
 
-__all__ = ["MAX_STACK", "MAX_STEPS", "Opaque", "OpaqueObject", "PickleTruncated", "run"]
+__all__ = ["PickleTruncated", "run"]

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from loftr2flax.checkpoint import Container, Unread
 from loftr2flax.errors import CorruptFile, InputError, LimitExceeded
-from loftr2flax.formats.pickle_values import Opaque, OpaqueObject
-from loftr2flax.formats.torch_globals import StorageRef, TensorClaim
+from loftr2flax.formats.pickle_values import OpaqueObject
+from loftr2flax.formats.torch_describe import count_tensors, inner, words
+from loftr2flax.formats.torch_globals import TensorClaim
 
 PREFERRED = (
     "state_dict", "model_state_dict", "model", "net", "network", "module", "params", "weights",
@@ -25,7 +26,6 @@ MAX_VALUES = 1_000_000
 """Values that a container may hold, counted as often as they are reached."""
 
 MAX_DEPTH = 200
-_TEXT_SHOWN = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,14 +207,14 @@ class _Tree:
 
     def describe(self, value: object) -> str:
         """A value in a few words; tensors that several values share are counted with the first."""
-        tensors = 0 if isinstance(value, TensorClaim) else _count_tensors(value, self.described)
-        words = _words(value)
-        return f"{words}, {tensors} tensor{'s' * (tensors != 1)}" if tensors else words
+        tensors = 0 if isinstance(value, TensorClaim) else count_tensors(value, self.described)
+        said = words(value)
+        return f"{said}, {tensors} tensor{'s' * (tensors != 1)}" if tensors else said
 
     # errors
 
     def nothing_found(self) -> InputError:
-        kind = f"a {_words(self.top)}" if not isinstance(self.top, dict) else "a dict without any"
+        kind = f"a {words(self.top)}" if not isinstance(self.top, dict) else "a dict without any"
         if isinstance(self.top, TensorClaim):
             kind = "a single tensor without a name"
         return InputError(
@@ -277,16 +277,6 @@ def _parts(node: object) -> Iterator[tuple[object, object]]:
                 yield name, value
 
 
-def _inner(value: object) -> Iterator[object]:
-    """Everything directly inside a value."""
-    if isinstance(value, dict):
-        yield from value.values()
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        yield from value
-    elif isinstance(value, OpaqueObject):
-        yield from (value.args, value.state, value.items, value.pairs)
-
-
 def _holders(top: object) -> set[int]:
     """The identities of all values under which, at any depth, a tensor lies. Linear in the number of references."""
     parents: dict[int, list[int]] = {id(top): []}
@@ -295,7 +285,7 @@ def _holders(top: object) -> set[int]:
         value = waiting.pop()
         if isinstance(value, TensorClaim):
             holders.append(id(value))
-        for child in _inner(value):
+        for child in inner(value):
             if isinstance(child, (dict, list, tuple, set, frozenset, OpaqueObject, TensorClaim)):
                 if id(child) not in parents:
                     parents[id(child)] = []
@@ -308,18 +298,6 @@ def _holders(top: object) -> set[int]:
             found.add(identity)
             holders += parents[identity]
     return found
-
-
-def _count_tensors(value: object, seen: set[int]) -> int:
-    """Tensors inside a value that are not in ``seen``, to which all that is visited is added."""
-    count, waiting = 0, [value]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, (dict, list, tuple, set, frozenset, OpaqueObject, TensorClaim)) and id(value) not in seen:
-            seen.add(id(value))
-            count += isinstance(value, TensorClaim)
-            waiting += _inner(value)
-    return count
 
 
 def _follow(chain: Chain, parts: list[str]) -> Chain | None:
@@ -347,30 +325,4 @@ def _join(path: str, name: str) -> str:
 
 
 def _show(key: object) -> str:
-    return key if isinstance(key, str) else _words(key)
-
-
-def _words(value: object) -> str:
-    """A value in a few words, whatever its size."""
-    match value:
-        case None | bool():
-            return str(value)
-        case int():
-            return f"int {value}" if abs(value) < 1 << 64 else f"int of {value.bit_length()} bits"
-        case float() | complex():
-            return f"{type(value).__name__} {value}"
-        case str():
-            return f"text {value!r}" if len(value) <= _TEXT_SHOWN else f"text of {len(value)} characters"
-        case bytes() | bytearray():
-            return f"{len(value)} bytes"
-        case dict() | list() | tuple() | set() | frozenset():
-            return f"{type(value).__name__} of {len(value)}"
-        case TensorClaim():
-            sound = isinstance(value.shape, tuple) and len(value.shape) < 10
-            return f"tensor {value.shape} {value.dtype}" if sound else f"tensor {value.dtype}"
-        case OpaqueObject():
-            source = value.source
-            return f"object of {source}" if isinstance(source, Opaque) else "object of unknown class"
-        case StorageRef():
-            return f"storage of {value.nbytes} bytes"
-    return str(value) if isinstance(value, Opaque) else type(value).__name__
+    return key if isinstance(key, str) else words(key)
