@@ -20,7 +20,7 @@ from loftr2flax.flaxtree import merge_params as merge_params
 from loftr2flax.formats import open_checkpoint as open_checkpoint
 from loftr2flax.inspection import inspect_checkpoint as inspect_checkpoint
 from loftr2flax.mapping import load_mapping as load_mapping
-from loftr2flax.version import VERSION as __version__  # noqa: N811
+from loftr2flax.version import VERSION as __version__
 
 __all__ = [
     "Checkpoint",

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-_NUMPY = frozenset(
-    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 "
-    "float16 float32 float64 complex64 complex128".split()
-)
+_INTEGERS = frozenset({"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"})
+_NUMPY = _INTEGERS | {"bool", "float16", "float32", "float64", "complex64", "complex128"}
 _ML_DTYPES = {
     "bfloat16": 2,
     "float8_e4m3fn": 1,
@@ -45,7 +43,8 @@ def numpy_dtype(name: str) -> np.dtype:
     if name in _ML_DTYPES:
         import ml_dtypes
 
-        return np.dtype(getattr(ml_dtypes, name))
+        found: np.dtype = np.dtype(getattr(ml_dtypes, name))
+        return found
     raise KeyError(name)
 
 

@@ -57,7 +57,7 @@ class UnsupportedTensor(InputError):
 
 
 class LimitExceeded(InputError):
-    """A file claims more than the limits allow: tensors, bytes, depth. The hint names the flag that raises the limit."""
+    """A file claims more than the limits allow: tensors, bytes, depth. The hint names what can be done."""
 
 
 class NoSuchLeaf(InputError, KeyError):

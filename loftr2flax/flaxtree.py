@@ -64,7 +64,7 @@ def merge_params(
         params = merge_params(model.init(key, x)["params"], load_loftr_weights("loftr_transformer.npz"), layers=4)
 
     Every leaf under ``at`` takes its converted weight; all others are the template's own. Nothing is left at its start
-    without a word: a leaf under ``at`` that has no weight, a weight that has no leaf and a shape that differs are errors.
+    without a word: a leaf under ``at`` without a weight, a weight without a leaf and a shape that differs are errors.
 
     Args:
       template: the model's nested tree (dicts, arrays or anything with ``shape`` and ``dtype`` as leaves).
@@ -124,7 +124,9 @@ def _take_layers(weights: Mapping[str, Any], layers: int | Sequence[int]) -> dic
     wanted = list(range(layers)) if isinstance(layers, int) else list(layers)
     lacking = [number for number in wanted if number not in have]
     if lacking or not wanted:
-        raise UsageError(f"layers={layers}: the weights have {len(have)} layers, and no layer {lacking[0] if lacking else '?'}", "")
+        raise UsageError(
+            f"layers={layers}: the weights have {len(have)} layers, and no layer {lacking[0] if lacking else '?'}", ""
+        )
     renumbered = {number: position for position, number in enumerate(wanted)}
     taken = {}
     for path, leaf in weights.items():
@@ -147,7 +149,9 @@ def _check_fit(branch: Mapping[str, Any], incoming: Mapping[str, Any], at: str, 
         lines.append(f"no leaf for {fold_line(extra)} ({len(extra)} of {len(incoming)} weights)")
     for path, leaf in branch.items():
         if path in incoming and tuple(leaf.shape) != tuple(np.shape(incoming[path])):
-            lines.append(f"{path} is {tuple(leaf.shape)} in the template and {tuple(np.shape(incoming[path]))} in the weights")
+            lines.append(
+                f"{path} is {tuple(leaf.shape)} in the template and {tuple(np.shape(incoming[path]))} in the weights"
+            )
     if not lines:
         return
     depth = {_layer_of(path) for path in branch} - {None}

@@ -85,7 +85,12 @@ def _run(arguments: list[str]) -> int:
         import traceback
 
         traceback.print_exc()
-        _tell(arguments, f"a bug in loftr2flax: {type(error).__name__}: {error}", "please report it, with the lines above", EXIT_BUG)
+        _tell(
+            arguments,
+            f"a bug in loftr2flax: {type(error).__name__}: {error}",
+            "please report it, with the lines above",
+            EXIT_BUG,
+        )
         return EXIT_BUG
 
 

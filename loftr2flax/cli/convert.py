@@ -4,28 +4,65 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from loftr2flax.cli import options
-from loftr2flax.cli.output import emit, emit_json, name_of, plural, progress_bar, say, size_text, table
+from loftr2flax.cli.output import emit, emit_json, leaves, name_of, plural, progress_bar, say, size_text, table
 from loftr2flax.errors import UsageError
+
+if TYPE_CHECKING:
+    from loftr2flax.convert import Conversion
+    from loftr2flax.plan import Move, Plan
+
+_FIDELITY = {
+    "exact": "bit for bit",
+    "tied": "bit for bit, with tied copies",
+    "approximate": "cast to another dtype",
+    "one-way": "one way",
+}
+
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="OUT", help="The file to write; its ending tells the format.")
+]
+Format = Annotated[
+    str | None,
+    typer.Option("--format", help="npz, msgpack or safetensors; torch or safetensors with --reverse."),
+]
+Dtype = Annotated[str | None, typer.Option("--dtype", help="Cast floating-point leaves, e.g. bfloat16.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing.")]
+Reverse = Annotated[bool, typer.Option("--reverse", help="From Flax to PyTorch, by the same mapping.")]
+Choose = Annotated[
+    list[str] | None,
+    typer.Option("--choose", metavar="INDEX=VALUE", help="Take one of several tied copies that differ, e.g. j=0."),
+]
+AllowLoss = Annotated[
+    bool, typer.Option("--allow-loss", help="With --reverse: accept that changed `fill` leaves are lost.")
+]
+Facts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fact", metavar="NAME=VALUE", help="What the weights cannot show, where this file differs, e.g. heads=1."
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")]
 
 
 def convert(
     source: options.Source,
-    out: Annotated[Path | None, typer.Option("--output", "-o", metavar="OUT", help="The file to write; its ending tells the format.")] = None,
+    out: Output = None,
     mapping: options.MappingName = None,
-    format: Annotated[str | None, typer.Option("--format", help="npz, msgpack or safetensors; torch or safetensors with --reverse.")] = None,
+    format: Format = None,
     prefix: options.Prefix = None,
     state_dict: options.StateDict = None,
-    dtype: Annotated[str | None, typer.Option("--dtype", help="Cast floating-point leaves, e.g. bfloat16.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing.")] = False,
-    reverse: Annotated[bool, typer.Option("--reverse", help="From Flax to PyTorch, by the same mapping.")] = False,
-    choose: Annotated[list[str] | None, typer.Option("--choose", metavar="INDEX=VALUE", help="Take one of several tied copies that differ, e.g. j=0.")] = None,
-    allow_loss: Annotated[bool, typer.Option("--allow-loss", help="With --reverse: accept that changed `fill` leaves are lost.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
+    dtype: Dtype = None,
+    facts: Facts = None,
+    dry_run: DryRun = False,
+    reverse: Reverse = False,
+    choose: Choose = None,
+    allow_loss: AllowLoss = False,
+    force: Force = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -35,73 +72,96 @@ def convert(
 
     if out is None and not dry_run:
         raise UsageError("no output is named", f"loftr2flax convert {shlex.quote(str(source))} -o out.npz")
-    order = Order(mapping, format, prefix, state_dict, dtype, reverse, force, options.parse_choices(choose or []), allow_loss)
+    order = Order(
+        mapping,
+        format=format,
+        prefix=prefix,
+        state_dict=state_dict,
+        dtype=dtype,
+        facts=options.parse_facts(facts or []),
+        reverse=reverse,
+        force=force,
+        choose=options.parse_choices(choose or []),
+        allow_loss=allow_loss,
+    )
     try:
         with prepared(source, out, order) as job:
-            _introduce(job)
+            _introduce(job.conversion(written=False))
             if dry_run:
-                _show_plan(job, json)
+                _show_plan(job.conversion(written=False), json)
                 return
             with progress_bar("converting") as progress:
                 job.write(progress)
-            result = job.conversion(written=True)
+            _conclude(job.conversion(written=True), json)
     except PrefixNotFound as error:
-        error.hint = _command(source, out, mapping, error.found[0])
+        named = ["-m", mapping] if mapping else []
+        words = ["loftr2flax", "convert", str(source), *named, "-o", str(out or "out.npz"), "--prefix", error.found[0]]
+        error.hint = shlex.join(words)
         raise
-    if json:
-        emit_json("convert", {**_describe(result), "output_bytes": result.output.stat().st_size if result.output else 0})
-        return
-    counted = plural(len(result.plan.moves), "tensor" if reverse else "leaf", "tensors" if reverse else "leaves")
-    assert result.output is not None
-    say(f"wrote {result.output}: {counted}, {size_text(result.output.stat().st_size)}, {result.plan.mapping.name}, {_fidelity(result.plan)}")
 
 
-def _introduce(job: Any) -> None:
+def _introduce(result: Conversion) -> None:
     """What was chosen, found or left out: all that a user did not say himself."""
-    plan, contents = job.plan, job.source.contents
+    plan = result.plan
     forward = plan.direction == "forward"
-    if forward and len(contents.containers) > 1:
-        others = ", ".join(f"{c.path or 'the file itself'} ({c.tensors})" for c in contents.containers if c.path != contents.container)
-        say(f"took {contents.container or 'the file itself'}; also there: {others} (--state-dict)")
-    if job.found:
-        say(f"mapping {plan.mapping.name} fits, {plan.root + '.' if plan.root else 'no prefix'} before its names" if forward else f"mapping {plan.mapping.name} fits")
+    if forward and len(result.containers) > 1:
+        others = [c for c in result.containers if c.path != result.container]
+        listed = ", ".join(f"{c.path or 'the file itself'} ({c.tensors})" for c in others)
+        say(f"took {result.container or 'the file itself'}; also there: {listed} (--state-dict)")
+    if result.found:
+        root = f"{plan.root}." if plan.root else "nothing"
+        say(f"mapping {plan.mapping.name} fits" + (f", {root} before its names" if forward else ""))
     for group in plan.absent:
         say(f"absent: {group} (the file has none of it)")
     if plan.outside:
-        say(f"not in scope: {plural(len(plan.outside), 'other tensor' if forward else 'other leaf', 'other tensors' if forward else 'other leaves')}, e.g. {name_of(plan.outside[0])}")
+        kind = ("other tensor", "other tensors") if forward else ("other leaf", "other leaves")
+        say(f"not in scope: {plural(len(plan.outside), *kind)}, e.g. {name_of(plan.outside[0])}")
     if forward and plan.dropped:
-        kept = job.conversion(written=False).kept
-        say(f"dropped: {plural(len(plan.dropped), 'tensor')}, {kept} of them kept in the output's record for the way back")
-    for note in job.conversion(written=False).notes:
+        kept = f"{result.kept} of them kept in the output's record for the way back"
+        say(f"dropped: {plural(len(plan.dropped), 'tensor')}, {kept}")
+    for note in result.notes:
         say(f"note: {note}")
 
 
-def _show_plan(job: Any, json: bool) -> None:
-    result = job.conversion(written=False)
+def _conclude(result: Conversion, json: bool) -> None:
+    assert result.output is not None
+    nbytes = result.output.stat().st_size
+    if json:
+        emit_json("convert", {**_describe(result), "output_bytes": nbytes})
+        return
+    count = len(result.plan.moves)
+    counted = leaves(count) if result.plan.direction == "forward" else plural(count, "tensor")
+    say(f"wrote {result.output}: {counted}, {size_text(nbytes)}, {result.plan.mapping.name}, {_fidelity(result.plan)}")
+
+
+def _show_plan(result: Conversion, json: bool) -> None:
     if json:
         emit_json("convert", _describe(result))
         return
-    from loftr2flax.folding import fold
+    from loftr2flax.folding import fold_line
 
     rows = [("INPUT", "", "OUTPUT", "SHAPE", "DTYPE", "CLASS")]
-    lines: dict[tuple[Any, ...], list[Any]] = {}
+    alike: dict[tuple[Any, ...], list[Move]] = {}
     for move in result.plan.moves:
-        lines.setdefault((move.rule.line, move.rule.source, move.info, result.plan.line_class(move)), []).append(move)
-    for (_, _, info, kind), moves in lines.items():
-        inputs = ", ".join(fold(dict.fromkeys(name for move in moves for name in move.inputs))) or f"= {moves[0].constant.value}"
-        rows.append((inputs, "→", ", ".join(fold(move.leaf for move in moves)), str(info.shape), info.dtype, kind))
+        alike.setdefault((move.rule.line, move.rule.source, move.info), []).append(move)
+    for moves in alike.values():
+        first = moves[0]
+        inputs = fold_line(list(dict.fromkeys(name for move in moves for name in move.inputs)))
+        made_of = inputs or f"= {first.constant.value if first.constant else ''}"
+        into = fold_line([move.leaf for move in moves])
+        rows.append((made_of, "→", into, str(first.info.shape), first.info.dtype, result.plan.line_class(first)))
     table(rows)
-    emit(f"{plural(len(result.plan.moves), 'leaf', 'leaves')}, {size_text(result.nbytes)}, {_fidelity(result.plan)}; nothing was written")
+    counted = f"{leaves(len(result.plan.moves))}, {size_text(result.nbytes)}"
+    emit(f"{counted}, {_fidelity(result.plan)}; nothing was written")
 
 
-def _fidelity(plan: Any) -> str:
+def _fidelity(plan: Plan) -> str:
     from loftr2flax.mapping.rules import CLASSES
 
-    worst = max((plan.line_class(move) for move in plan.moves), key=CLASSES.index)
-    return {"exact": "bit for bit", "tied": "bit for bit, with tied copies", "approximate": "cast to another dtype", "one-way": "one way"}[worst]
+    return _FIDELITY[max((plan.line_class(move) for move in plan.moves), key=CLASSES.index)]
 
 
-def _describe(result: Any) -> dict[str, Any]:
+def _describe(result: Conversion) -> dict[str, Any]:
     plan = result.plan
     return {
         "source": str(result.source),
@@ -120,19 +180,15 @@ def _describe(result: Any) -> dict[str, Any]:
         "outside": list(plan.outside),
         "notes": list(result.notes),
         "bytes": result.nbytes,
-        "leaves": {
-            move.leaf: {
-                "inputs": list(move.inputs),
-                "shape": list(move.info.shape),
-                "dtype": move.info.dtype,
-                "class": plan.line_class(move),
-                "line": str(move.rule.place),
-            }
-            for move in plan.moves
-        },
+        "leaves": {move.leaf: _leaf(plan, move) for move in plan.moves},
     }
 
 
-def _command(source: Path, out: Path | None, mapping: str | None, prefix: str) -> str:
-    words = ["loftr2flax", "convert", str(source), *(["-m", mapping] if mapping else []), "-o", str(out or "out.npz"), "--prefix", prefix]
-    return shlex.join(words)
+def _leaf(plan: Plan, move: Move) -> dict[str, Any]:
+    return {
+        "inputs": list(move.inputs),
+        "shape": list(move.info.shape),
+        "dtype": move.info.dtype,
+        "class": plan.line_class(move),
+        "line": str(move.rule.place),
+    }

@@ -1,3 +1,97 @@
-"""demo placeholder"""
-def demo() -> None:
-    """Demo."""
+"""`loftr2flax demo`: the other verbs, once, on a checkpoint that the package makes itself."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from loftr2flax.cli.output import emit
+from loftr2flax.errors import Loftr2FlaxError
+
+
+class DemoFailed(Loftr2FlaxError):
+    """A step of the demonstration did not end as it should: a bug of ours."""
+
+    exit_code = 70
+
+
+def demo(
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="Where to leave the files; a temporary folder without it.")
+    ] = None,
+) -> None:
+    """Inspect, convert, check and reverse a small LoFTR checkpoint, and see two mistakes caught."""
+    from loftr2flax.sample import write_sample
+
+    with _place(folder) as place:
+        write_sample(place / "loftr_demo.ckpt")
+        emit("# A small LoFTR with random weights, in the layout of the published checkpoints.")
+        _step(place, "inspect loftr_demo.ckpt")
+        emit("# Every tensor has its place in the Flax tree; the shapes of some could not show a mistake.")
+        _step(place, "convert loftr_demo.ckpt -m loftr -o loftr.npz")
+        _step(place, "verify weights loftr_demo.ckpt loftr.npz")
+        _step(place, "mapping explain matcher.loftr_coarse.layers.2.mlp.0.weight -m loftr -f loftr_demo.ckpt")
+        emit("# The layout that IFViT-JAX loads: one torch layer, two Flax sublayers.")
+        _step(place, "convert loftr_demo.ckpt -m ifvit_jax -o loftr_transformer.npz")
+        emit("# The prefix that its guide gives is in no official file: nothing is written.")
+        _step(
+            place,
+            "convert loftr_demo.ckpt -m ifvit_jax -o wrong.npz --prefix loftr_coarse.coarse_transformer",
+            expect=3,
+        )
+        emit("# One number of the conversion changed by hand:")
+        _change_one_number(place / "loftr.npz", place / "changed.npz")
+        _step(place, "verify weights loftr_demo.ckpt changed.npz -m loftr", expect=1)
+        emit("# And back: the file that torch.load reads, bit for bit, in the order and with the counters that it had.")
+        _step(place, "convert loftr.npz --reverse -o back.ckpt")
+        _compare(place / "loftr_demo.ckpt", place / "back.ckpt")
+        if folder is not None:
+            emit(f"The files are in {folder}.")
+
+
+@contextlib.contextmanager
+def _place(folder: Path | None) -> Iterator[Path]:
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="loftr2flax-demo-") as temporary:
+        yield Path(temporary)
+
+
+def _step(place: Path, command: str, expect: int = 0) -> None:
+    """Runs one command as a user would, its talk and its data in the order in which they come."""
+    emit(f"$ loftr2flax {command}")
+    program = [sys.executable, "-m", "loftr2flax", *shlex.split(command)]
+    done = subprocess.run(program, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    emit(done.stdout.rstrip("\n") + (f"\n[exit {expect}]" if expect else "") + "\n")
+    if done.returncode != expect:
+        raise DemoFailed(f"`{command}` ended with {done.returncode}, not {expect}", "please report it")
+
+
+def _change_one_number(source: Path, changed: Path) -> None:
+    import numpy as np
+
+    with np.load(source) as arrays:
+        leaves = {name: arrays[name] for name in arrays.files}
+    kernel = leaves["params/loftr_coarse/layers_2/mlp_0/kernel"]
+    kernel[3, 5] = np.nextafter(kernel[3, 5], np.float32(np.inf))
+    np.savez(changed, **leaves)
+
+
+def _compare(original: Path, back: Path) -> None:
+    from loftr2flax.formats import open_checkpoint
+
+    with open_checkpoint(original) as one, open_checkpoint(back) as two:
+        equal = sum(one.read(name).tobytes() == two.read(name).tobytes() for name in two.infos if name in one.infos)
+        if list(one.infos) != list(two.infos) or equal != len(one.infos):
+            raise DemoFailed(f"{len(one.infos) - equal} tensors did not come back", "please report it")
+    emit(f"{equal} of {len(one.infos)} tensors came back equal in every bit, under the same keys in the same order.")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from loftr2flax.cli import options
-from loftr2flax.cli.output import emit, emit_json, name_of, plural, size_text, table
+from loftr2flax.cli.output import emit, emit_json, leaves, name_of, size_text, table
 
 if TYPE_CHECKING:
+    from loftr2flax.checkpoint import LeafInfo
     from loftr2flax.inspection import Inspection
 
 _FORMATS = {
@@ -21,10 +23,13 @@ _FORMATS = {
     "npz": "npz",
     "msgpack": "Flax msgpack",
 }
+_MOST_OBSTACLES = 8
 
 
 def inspect(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Checkpoints of any format.", show_default=False)],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE…", help="Checkpoints of any format.", show_default=False)
+    ],
     flat: Annotated[bool, typer.Option("--flat", help="Every leaf on its own line; layers are not folded.")] = False,
     state_dict: options.StateDict = None,
     json: options.Json = False,
@@ -44,41 +49,72 @@ def inspect(
 
 
 def _show(found: Inspection, flat: bool) -> None:
-    from loftr2flax import dtypes
-    from loftr2flax.inspection import Row
-
     numbers = sum(info.size for info in found.infos.values())
-    emit(f"{name_of(str(found.path))}: {_FORMATS[found.format]}, {size_text(found.file_bytes)}, {plural(len(found.infos), 'leaf', 'leaves')}, {numbers:,} numbers")
+    counted = f"{leaves(len(found.infos))}, {numbers:,} numbers"
+    emit(f"{name_of(str(found.path))}: {_FORMATS[found.format]}, {size_text(found.file_bytes)}, {counted}")
     emit()
-    rows = [Row(name, info, 1) for name, info in found.infos.items()] if flat else found.rows
-    cells = [(row.name, str(row.info.shape), dtypes.SHORT.get(row.info.dtype, row.info.dtype), f"×{row.count}" if row.count > 1 else "", size_text(row.nbytes), _remarks(row)) for row in rows]
-    table(cells, right=(4,))
+    if flat:
+        table([_cells(name, info, 1) for name, info in found.infos.items()], right=(4,))
+    else:
+        table([_cells(row.name, row.info, row.count) for row in found.rows], right=(4,))
     emit()
-    facts = [("total", ", ".join(f"{plural(n, 'leaf', 'leaves')} of {dtype} ({size_text(b)})" for dtype, (n, _, b) in found.totals.items()))]
-    facts += [("tensors in", ", ".join(f"{c.path or 'the file itself'} ({c.tensors}{', shown' if c.path == found.container and len(found.containers) > 1 else ''})" for c in found.containers))] if found.containers else []
-    facts += [("prefix", f"{found.prefix}.")] if found.prefix else []
-    facts += [("not loaded", "; ".join(f"{name_of(u.path)}: {u.what}" for u in found.unread))] if found.unread else []
-    facts += [("not run", ", ".join(map(name_of, found.foreign)))] if found.foreign else []
-    facts += [("made by", _maker(found.provenance))] if found.provenance else []
-    facts += [("looks like", found.looks_like)] if found.looks_like else []
-    facts += [("fits", ", ".join(f"{fit.mapping} ({fit.claims} of {len(found.infos)}{''.join(f', no {a}' for a in fit.absent)})" for fit in found.fits))] if found.fits else []
-    facts += [("fits not", str(fault)) for fault in found.obstacles[:8]]
-    facts += [("note", note) for note in found.notes]
-    facts += [("next", shlex.join(("loftr2flax", *words))) for words in found.next_options]
+    table(list(_facts(found)))
+
+
+def _cells(name: str, info: LeafInfo, count: int) -> tuple[str, ...]:
+    from loftr2flax.dtypes import SHORT
+
+    repeated = f"×{count}" if count > 1 else ""
+    remarks = [info.layout] if info.layout else []
+    remarks += [f"shares storage with {info.shares}"] if info.shares else []
+    remarks += [f"cannot be read: {info.refused}"] if info.refused else []
+    dtype = SHORT.get(info.dtype, info.dtype)
+    return name, str(info.shape), dtype, repeated, size_text(info.nbytes * count), ", ".join(remarks)
+
+
+def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
+    """The lines below the table: a word and what it is about."""
+    totals = [f"{leaves(n)} of {dtype} ({size_text(b)})" for dtype, (n, _, b) in found.totals.items()]
+    yield "total", ", ".join(totals)
+    if found.containers:
+        several = len(found.containers) > 1
+        shown = [
+            f"{c.path or 'the file itself'} ({c.tensors}{', shown' if several and c.path == found.container else ''})"
+            for c in found.containers
+        ]
+        yield "tensors in", ", ".join(shown)
+    if found.prefix:
+        yield "prefix", found.prefix + ("." if found.direction == "forward" else "/")
+    if found.unread:
+        yield "not loaded", "; ".join(f"{name_of(unread.path)}: {unread.what}" for unread in found.unread)
+    if found.foreign:
+        yield "not run", ", ".join(map(name_of, found.foreign))
+    if found.provenance:
+        yield "made by", _maker(found.provenance)
+    if found.looks_like:
+        yield "looks like", found.looks_like
+    if found.fits:
+        total = len(found.infos)
+        fits = [f"{fit.mapping} ({', '.join([f'{fit.claims} of {total}', *_lacks(fit.absent)])})" for fit in found.fits]
+        yield "fits", ", ".join(fits)
+    for fault in found.obstacles[:_MOST_OBSTACLES]:
+        yield "fits not", str(fault)
+    for note in found.notes:
+        yield "note", note
+    for words in found.next_options:
+        yield "next", shlex.join(("loftr2flax", *words))
     if not found.fits:
-        facts.append(("next", "write a mapping for it: `loftr2flax mapping show loftr_coarse` is one to start from"))
-    table(facts)
+        yield "next", "write a mapping for it; `loftr2flax mapping show loftr_coarse` is one to start from"
 
 
-def _remarks(row: Any) -> str:
-    info = row.info
-    remarks = [info.layout, f"shares storage with {info.shares}" if info.shares else "", f"cannot be read: {info.refused}" if info.refused else ""]
-    return ", ".join(filter(None, remarks))
+def _lacks(absent: tuple[str, ...]) -> list[str]:
+    return [f"no {group}" for group in absent]
 
 
-def _maker(record: Any) -> str:
+def _maker(record: Mapping[str, Any]) -> str:
     mapping, source = record.get("mapping") or {}, record.get("source") or {}
-    return f"{record.get('tool', 'loftr2flax')}, {mapping.get('name', '?')}, {record.get('direction', '?')}, from a {source.get('format', '?')} file with sha256 {str(source.get('sha256', '?'))[:16]}…"
+    made = f"{record.get('tool', 'loftr2flax')}, {mapping.get('name', '?')}, {record.get('direction', '?')}"
+    return f"{made}, from a {source.get('format', '?')} file with sha256 {str(source.get('sha256', '?'))[:16]}…"
 
 
 def _describe(found: Inspection) -> dict[str, Any]:
@@ -97,8 +133,16 @@ def _describe(found: Inspection) -> dict[str, Any]:
         "fits": [{"mapping": f.mapping, "claims": f.claims, "absent": list(f.absent)} for f in found.fits],
         "obstacles": [str(fault) for fault in found.obstacles],
         "next": [["loftr2flax", *words] for words in found.next_options],
-        "leaves": {
-            name: {"shape": list(i.shape), "dtype": i.dtype, "bytes": i.nbytes, "layout": i.layout, "shares": i.shares, "refused": i.refused}
-            for name, i in found.infos.items()
-        },
+        "leaves": {name: _leaf(info) for name, info in found.infos.items()},
+    }
+
+
+def _leaf(info: LeafInfo) -> dict[str, Any]:
+    return {
+        "shape": list(info.shape),
+        "dtype": info.dtype,
+        "bytes": info.nbytes,
+        "layout": info.layout,
+        "shares": info.shares,
+        "refused": info.refused,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,21 +17,42 @@ def _be_quiet(value: bool) -> bool:
     return value
 
 
-Source = Annotated[Path, typer.Argument(metavar="FILE", help="The checkpoint to read, of any format.", show_default=False)]
+Source = Annotated[
+    Path, typer.Argument(metavar="FILE", help="The checkpoint to read, of any format.", show_default=False)
+]
 MappingName = Annotated[
     str | None,
-    typer.Option("--mapping", "-m", metavar="NAME|FILE", help="A shipped mapping, or a YAML file. Default: the one that fits."),
+    typer.Option(
+        "--mapping", "-m", metavar="NAME|FILE", help="A shipped mapping, or a YAML file. Default: the one that fits."
+    ),
 ]
 Prefix = Annotated[
     str | None,
-    typer.Option("--prefix", metavar="NAMES", help="Where the mapping's names begin, if that is not found by itself. With --reverse: what to put before the keys."),
+    typer.Option(
+        "--prefix",
+        metavar="NAMES",
+        help="Where the mapping's names begin, if not found. With --reverse: what to put before the keys.",
+    ),
 ]
 StateDict = Annotated[
     str | None,
-    typer.Option("--state-dict", metavar="NAME", help="Which dict of tensors in the file to take (e.g. model_ema); '' is the file itself."),
+    typer.Option(
+        "--state-dict",
+        metavar="NAME",
+        help="Which dict of tensors in the file to take (e.g. model_ema); '' is the file itself.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No talk on stderr but errors.", callback=_be_quiet)]
+
+
+def parse_facts(texts: list[str]) -> dict[str, Any]:
+    """``["heads=1", "layer_norm_eps=1e-7"]`` → numbers, truth values or words by name.
+
+    Raises:
+      UsageError: an entry is not ``name=value``.
+    """
+    return {name: _value(value) for name, value in (_pair("--fact", text, "heads=1") for text in texts)}
 
 
 def parse_choices(texts: list[str]) -> dict[str, IndexValue]:
@@ -40,10 +61,23 @@ def parse_choices(texts: list[str]) -> dict[str, IndexValue]:
     Raises:
       UsageError: an entry is not ``index=value``.
     """
-    choices: dict[str, IndexValue] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not (name and equals and value):
-            raise UsageError(f"--choose {text}: not an index and its value", "such as `--choose j=0`")
-        choices[name] = int(value) if value.isdigit() else value
-    return choices
+    pairs = [_pair("--choose", text, "j=0") for text in texts]
+    return {name: int(value) if value.isdecimal() else value for name, value in pairs}
+
+
+def _pair(option: str, text: str, example: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise UsageError(f"{option} {text}: not a name and its value", f"such as `{option} {example}`")
+    return name, value
+
+
+def _value(text: str) -> Any:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -72,6 +72,11 @@ def plural(count: int, word: str, many: str = "") -> str:
     return f"{count:,} {word if count == 1 else many or word + 's'}"
 
 
+def leaves(count: int) -> str:
+    """``1 leaf``, ``2,048 leaves``."""
+    return plural(count, "leaf", "leaves")
+
+
 @contextmanager
 def progress_bar(what: str, *, patience: int = 64 << 20) -> Iterator[Callable[[int, int], None] | None]:
     """A bar on a terminal's stderr for work of more than ``patience`` bytes; None where nobody would see it."""
@@ -81,7 +86,13 @@ def progress_bar(what: str, *, patience: int = 64 << 20) -> Iterator[Callable[[i
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    columns = (TextColumn(what), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn(what),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, visible=False)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from loftr2flax.cli import options
-from loftr2flax.cli.output import emit, emit_json, name_of, plural, say
+from loftr2flax.cli.output import emit, emit_json, leaves, name_of, plural, say
+
+if TYPE_CHECKING:
+    from loftr2flax.compare import WeightsVerdict
 
 app = typer.Typer(no_args_is_help=True, help="Check a conversion.")
 
@@ -37,20 +40,38 @@ def weights(
 
     verdict = verify_weights(source, target, mapping, prefix=prefix, state_dict=state_dict)
     if json:
-        differences = [{"leaf": d.leaf, "reason": d.reason, "index": d.index, "expected": d.expected, "actual": d.actual} for d in verdict.differences]
-        emit_json("verify.weights", {
-            "source": str(source), "target": str(target), "mapping": verdict.plan.mapping.name, "same": verdict.same,
-            "compared": verdict.compared, "numbers": verdict.numbers, "differences": differences,
-        })  # fmt: skip
+        _as_json(source, target, verdict)
     else:
-        for difference in verdict.differences[:_SHOWN]:
-            emit(name_of(str(difference)))
-        if len(verdict.differences) > _SHOWN:
-            emit(f"and {len(verdict.differences) - _SHOWN} more")
-        judged = f"{plural(verdict.compared, 'leaf', 'leaves')}, {verdict.numbers:,} numbers compared by {verdict.plan.mapping.name}"
-        answer = "nothing could be compared" if not verdict.compared else "same, bit for bit" if verdict.same else f"{len(verdict.differences)} differ"
-        say(f"{judged}: {answer}")
+        _as_text(verdict)
     if not verdict.compared:
         raise typer.Exit(EXIT_NOTHING)
     if not verdict.same:
         raise typer.Exit(EXIT_DIFFERENT)
+
+
+def _as_json(source: Path, target: Path, verdict: WeightsVerdict) -> None:
+    differences = [
+        {"leaf": d.leaf, "reason": d.reason, "index": d.index, "expected": d.expected, "actual": d.actual}
+        for d in verdict.differences
+    ]
+    document = {
+        "source": str(source),
+        "target": str(target),
+        "mapping": verdict.plan.mapping.name,
+        "same": verdict.same,
+        "compared": verdict.compared,
+        "numbers": verdict.numbers,
+        "differences": differences,
+    }
+    emit_json("verify.weights", document)
+
+
+def _as_text(verdict: WeightsVerdict) -> None:
+    for difference in verdict.differences[:_SHOWN]:
+        emit(name_of(str(difference)))
+    if len(verdict.differences) > _SHOWN:
+        emit(f"and {len(verdict.differences) - _SHOWN} more")
+    answer = "same, bit for bit" if verdict.same else plural(len(verdict.differences), "leaf differs", "leaves differ")
+    if not verdict.compared:
+        answer = "nothing could be compared"
+    say(f"{leaves(verdict.compared)}, {verdict.numbers:,} numbers compared by {verdict.plan.mapping.name}: {answer}")

@@ -43,7 +43,13 @@ def bit_difference(leaf: str, expected: np.ndarray, actual: np.ndarray) -> Diffe
     first = int(unequal.argmax())
     index = tuple(int(n) for n in np.unravel_index(first, expected.shape))
     count = int(unequal.sum())
-    return Difference(leaf, f"{count:,} of {expected.size:,} elements differ", index, _exactly(expected[index]), _exactly(actual[index]))
+    return Difference(
+        leaf,
+        f"{count:,} of {expected.size:,} elements differ",
+        index,
+        _exactly(expected[index]),
+        _exactly(actual[index]),
+    )
 
 
 def _exactly(value: np.generic) -> str:

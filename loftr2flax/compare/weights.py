@@ -70,9 +70,13 @@ def verify_weights(
             return _compare(job.plan, job.source, actual, progress)
 
 
-def _compare(plan: Plan, source: Checkpoint, actual: Checkpoint, progress: Callable[[int, int], None] | None) -> WeightsVerdict:
+def _compare(
+    plan: Plan, source: Checkpoint, actual: Checkpoint, progress: Callable[[int, int], None] | None
+) -> WeightsVerdict:
     wanted = {move.leaf for move in plan.moves}
-    differences = [Difference(name, "the mapping names no tensor for it") for name in actual.infos if name not in wanted]
+    differences = [
+        Difference(name, "the mapping names no tensor for it") for name in actual.infos if name not in wanted
+    ]
     compared = numbers = 0
     scratch = Scratch()
     for count, (move, expected) in enumerate(stream(plan.moves, source), 1):

@@ -45,7 +45,9 @@ def find_plan(infos: Mapping[str, LeafInfo], direction: Direction, wishes: Wishe
         return plans[0]
     if plans:
         names = [plan.mapping.stem for plan in plans]
-        raise MappingMismatch(f"{path}: {len(plans)} mappings fit: {', '.join(names)}", f"say which: `--mapping {names[0]}`")
+        raise MappingMismatch(
+            f"{path}: {len(plans)} mappings fit: {', '.join(names)}", f"say which: `--mapping {names[0]}`"
+        )
     nearest = min(refused, key=lambda error: len(error.faults) or len(infos))
     message = f"{path}: no shipped mapping fits ({', '.join(shipped_names())}); the nearest says:\n{nearest.message}"
     raise MappingMismatch(message, nearest.hint, nearest.faults)

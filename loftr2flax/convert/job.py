@@ -3,90 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from loftr2flax.checkpoint import Checkpoint, Container
+from loftr2flax.checkpoint import Checkpoint
 from loftr2flax.convert.fitting import find_plan
 from loftr2flax.convert.provenance import MOST_KEPT, FileHash, Kept, Memory, forward_record, reverse_record
 from loftr2flax.convert.stream import stream
+from loftr2flax.convert.values import Conversion, Order, Progress
 from loftr2flax.convert.wayback import forgotten, remembered
-from loftr2flax.errors import InputError, UsageError
+from loftr2flax.errors import InputError, MappingMismatch, UsageError
 from loftr2flax.formats import open_checkpoint
 from loftr2flax.formats.writer import format_of, open_writer
-from loftr2flax.mapping import TensorMapping, load_mapping
-from loftr2flax.mapping.names import IndexValue
+from loftr2flax.mapping import Direction, TensorMapping, load_mapping, shipped_names
+from loftr2flax.mapping.nodes import nearest
 from loftr2flax.plan import Plan, Wishes, build_plan
-
-Progress = Callable[[int, int], None]
-"""Called after each leaf with the bytes written so far and the bytes in all."""
 
 _FORWARD = ("npz", "msgpack", "safetensors")
 _REVERSE = ("torch", "safetensors")
-
-
-@dataclass(frozen=True)
-class Order:
-    """What to convert and how; the options of `convert`, in a value.
-
-    Attributes:
-      mapping: a shipped name, a path, a parsed mapping, or None to find the one that fits.
-      format: "npz", "msgpack", "safetensors" or "torch"; None to go by the output's ending.
-      prefix: where the mapping's names begin (forward), or what to put before the keys (reverse).
-      state_dict: the container to read (forward) or to write (reverse); None to choose, or as it was.
-      dtype: the type for floating-point leaves; None to keep each.
-      reverse: from Flax to PyTorch.
-      force: replace an output that is there.
-      choose: the one value to take of a tied index whose copies differ.
-      allow_loss: on the way back, accept that changed `fill` leaves have no place in the torch file.
-    """
-
-    mapping: str | os.PathLike[str] | TensorMapping | None = None
-    format: str | None = None
-    prefix: str | None = None
-    state_dict: str | None = None
-    dtype: str | None = None
-    reverse: bool = False
-    force: bool = False
-    choose: Mapping[str, IndexValue] = field(default_factory=dict)
-    allow_loss: bool = False
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """A conversion that is planned, or done.
-
-    Attributes:
-      source, output: the files; ``output`` is None for a plan without one.
-      format: the output's format.
-      plan: what moves where.
-      found: whether the mapping was found, not given.
-      container: the container that was read (forward) or is written (reverse).
-      containers: all that the source holds.
-      kept: how many dropped tensors are kept for the way back.
-      notes: things to tell, each one line.
-      nbytes: bytes of the leaves in all.
-      written: whether the output exists now.
-    """
-
-    source: Path
-    output: Path | None
-    format: str
-    plan: Plan
-    found: bool
-    container: str
-    containers: tuple[Container, ...]
-    kept: int
-    notes: tuple[str, ...]
-    nbytes: int
-    written: bool
-
-    def __repr__(self) -> str:
-        state = "written to" if self.written else "planned for"
-        return f"<conversion of {self.source} by {self.plan.mapping.name}: {len(self.plan.moves)} leaves {state} {self.output}>"
 
 
 def convert_checkpoint(
@@ -107,7 +44,7 @@ def convert_checkpoint(
       output: the file to write; it appears whole or not at all.
       mapping: a shipped name, a path, or None to find the one that fits.
       progress: called after each leaf.
-      **options: the other fields of `Order`: format, prefix, state_dict, dtype, reverse, force, choose, allow_loss.
+      **options: the other fields of `Order`, such as format, prefix, state_dict, dtype, reverse and force.
 
     Returns:
       What was done.
@@ -202,16 +139,15 @@ class Job:
         for name, rule in self.plan.dropped.items():
             assert rule.constant is not None
             if (self.source.read(name) != rule.constant.value).any():
-                raise InputError(
-                    f"{self.source.path}: {name} is no longer {rule.constant.value}, and {rule.line!r} gives it no place in a torch file",
-                    "accept the loss with `--allow-loss`, or map it with a line of its own",
+                message = (
+                    f"{name} is no longer {rule.constant.value}, and {rule.line!r} gives it no place in a torch file"
                 )
+                hint = "accept the loss with `--allow-loss`, or map it with a line of its own"
+                raise InputError(f"{self.source.path}: {message}", hint)
 
 
 @contextmanager
-def prepared(
-    source: str | os.PathLike[str], output: str | os.PathLike[str] | None, order: Order
-) -> Iterator[Job]:
+def prepared(source: str | os.PathLike[str], output: str | os.PathLike[str] | None, order: Order) -> Iterator[Job]:
     """An open source with its plan; the source is closed when the block ends.
 
     Raises:
@@ -224,7 +160,9 @@ def prepared(
             raise UsageError(f"{target}: is the input itself", "name another output")
         digest = FileHash(checkpoint.files) if target is not None else None
         memory = Memory.of(checkpoint) if order.reverse else Memory()
-        container = (order.state_dict if order.state_dict is not None else memory.container) if order.reverse else checkpoint.contents.container
+        container = checkpoint.contents.container
+        if order.reverse:
+            container = memory.container if order.state_dict is None else order.state_dict
         wishes = Wishes(order.prefix, order.dtype, order.choose, memory.groups)
         plan = _plan(checkpoint, order, wishes, memory)
         _check_readable(checkpoint, plan)
@@ -232,15 +170,35 @@ def prepared(
 
 
 def _plan(checkpoint: Checkpoint, order: Order, wishes: Wishes, memory: Memory) -> Plan:
-    direction = "reverse" if order.reverse else "forward"
+    direction: Direction = "reverse" if order.reverse else "forward"
     path = str(checkpoint.path)
-    mapping = order.mapping if order.mapping is not None else memory.mapping[0].split("/")[0] or None
+    mapping = order.mapping if order.mapping is not None else _made_with(checkpoint, memory)
     if mapping is None:
         plan = find_plan(checkpoint.infos, direction, wishes, path)
     else:
         known = mapping if isinstance(mapping, TensorMapping) else load_mapping(mapping)
         plan = build_plan(known, checkpoint.infos, direction, wishes, path)
+    if order.facts:
+        plan = replace(plan, mapping=_with_facts(plan.mapping, order))
     return remembered(plan, memory, order.prefix) if order.reverse else plan
+
+
+def _made_with(checkpoint: Checkpoint, memory: Memory) -> str | None:
+    """The shipped mapping that a tree was made with; None where it does not say."""
+    name = memory.mapping[0]
+    stem = name.split("/")[0]
+    if name and stem not in shipped_names():
+        message = f"{checkpoint.path}: was made with {name}, which does not ship with loftr2flax"
+        raise MappingMismatch(message, "give its file with `--mapping`")
+    return stem or None
+
+
+def _with_facts(mapping: TensorMapping, order: Order) -> TensorMapping:
+    for name in order.facts:
+        if name not in mapping.facts:
+            hint = nearest(name, mapping.facts) or f"its facts are {', '.join(mapping.facts)}"
+            raise UsageError(f"--fact {name}: {mapping.name} states no fact of that name", hint)
+    return replace(mapping, facts={**mapping.facts, **order.facts})
 
 
 def _check_readable(checkpoint: Checkpoint, plan: Plan) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from queue import SimpleQueue
 
 import numpy as np
@@ -53,7 +54,7 @@ def _work(
             scratch = free.get()
             if scratch is None:
                 return
-            made.put((move, run_move(move, lambda name, scratch=scratch: checkpoint.read(name, scratch)), scratch))
+            made.put((move, run_move(move, partial(checkpoint.read, scratch=scratch)), scratch))
         made.put(None)
-    except BaseException as error:  # noqa: BLE001 - handed over whole, and raised where the leaf was wanted
+    except BaseException as error:  #  handed over whole, and raised where the leaf was wanted
         made.put(error)

@@ -32,7 +32,9 @@ def remembered(plan: Plan, memory: Memory, prefix: str | None) -> Plan:
             move = _kept(plan, canonical, memory.dropped[key])
         if move is not None:
             ordered.append(replace(move, leaf=before + key))
-    ordered += [replace(m, leaf=before + m.leaf) for m in moves.values() if m.pieces]  # constants that it never had stay away
+    ordered += [
+        replace(m, leaf=before + m.leaf) for m in moves.values() if m.pieces
+    ]  # constants that it never had stay away
     return replace(plan, moves=tuple(ordered))
 
 
