@@ -84,7 +84,7 @@ def scan(source: SourceFile, max_leaves: int) -> Found:
         if len(leaves) + len(others) > max_leaves or names_size > _MAX_NAMES:
             raise LimitExceeded(
                 f"{source.path}: more than {max_leaves} leaves, or {_MAX_NAMES} characters in their names",
-                "raise it with --max-tensors if the file is trusted",
+                "no checkpoint is known that needs more; save it in parts if it is yours",
             )
     if not tokens.ended:
         raise CorruptFile(f"{source.path}: the tree ends at byte {tokens.position}, the file goes on", FETCH_AGAIN)

@@ -61,7 +61,7 @@ class ZipArchive:
         if entry.size > limit:
             raise LimitExceeded(
                 f"{self.path}: record {name!r} has {entry.size} bytes, the limit is {limit}",
-                "raise it with --max-bytes if the file is trusted",
+                "no checkpoint is known that needs more; save it in parts if it is yours",
             )
         buffer = np.empty(entry.size, np.uint8)
         self.read_into(name, buffer)

@@ -80,7 +80,7 @@ def read_directory(source: SourceFile, max_entries: int = MAX_ENTRIES) -> tuple[
     if directory.entries > max_entries:
         raise LimitExceeded(
             f"{source.path}: the archive has {directory.entries} records, the limit is {max_entries}",
-            "raise it with --max-tensors if the file is trusted",
+            "no checkpoint is known that needs more; save it in parts if it is yours",
         )
     entries: dict[str, ZipEntry] = {}
     extents: list[tuple[int, int, str]] = []
