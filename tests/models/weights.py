@@ -40,6 +40,7 @@ def _paths(key: str, config: LoFTRConfig) -> list[list[str] | None]:
 
 
 def _layout(key: str, value: np.ndarray) -> np.ndarray:
+    value = np.asarray(value)
     if value.ndim == 4:
         return np.ascontiguousarray(value.transpose(2, 3, 1, 0))  # [out, in, h, w] -> [h, w, in, out]
     return np.ascontiguousarray(value.T) if value.ndim == 2 else value
@@ -59,9 +60,11 @@ def random_state(config: LoFTRConfig, seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     net = LoFTR(pretrained=None, config=kornia_config(config))
-    net.train()
-    with torch.no_grad():  # running statistics that fit the features
-        for _ in range(30):
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # the plain average over the passes below, so that the statistics fit the features
+    with torch.no_grad():
+        for _ in range(3):
             net.backbone(torch.rand(2, 1, 64, 96))
     state = {key: value.numpy().copy() for key, value in net.state_dict().items()}
     for key, value in state.items():
@@ -71,6 +74,8 @@ def random_state(config: LoFTRConfig, seed: int = 0) -> dict[str, np.ndarray]:
                 value *= np.exp(0.3 * noise)
             else:
                 value += 0.2 * noise * (np.abs(value).mean() if key.endswith("running_mean") else 1)
+    if config.matching == "sinkhorn":
+        state["coarse_matching.bin_score"] = np.float32(0.7)
     if not config.fine:
         state = {key: value for key, value in state.items() if "fine_preprocess" not in key and "loftr_fine" not in key}
     return state

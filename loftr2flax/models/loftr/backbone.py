@@ -91,7 +91,7 @@ class ResNetFPN(nn.Module):
     def __call__(self, image: Array, train: bool = False) -> tuple[Array, Array]:
         """[B, H, W, 1] → coarse [B, ⌈H/8⌉, ⌈W/8⌉, C̃] and fine [B, ⌈H/2⌉, ⌈W/2⌉, Ĉ] (16 and 4 at resolution (16, 4))."""
         dims, dtype, eps = self.config.block_dims, self.config.dtype, self.config.batch_norm_eps
-        x = convolution(self.config.initial_dim, 7, 2, dtype, "conv1")(image.astype(dtype))
+        x = convolution(dims[0], 7, 2, dtype, "conv1")(image.astype(dtype))
         x = jnn.relu(BatchNorm(eps, name="bn1")(x, train))
         levels = []
         for level, width in enumerate(dims, start=1):

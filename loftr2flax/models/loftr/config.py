@@ -30,8 +30,8 @@ class LoFTRConfig:
 
     Attributes:
       resolution: pixels per cell of the coarse and of the fine feature map, (8, 2) or (16, 4).
-      initial_dim: channels after the first convolution.
-      block_dims: channels of the residual levels, finest first: three for (8, 2), four for (16, 4).
+      block_dims: channels of the residual levels, finest first: three for (8, 2), four for (16, 4). The first
+        convolution has as many as the first level, which adds its input to its output.
       coarse_layers: what each coarse encoder layer attends to, itself or the other image.
       fine: whether there is a fine stage; a coarse-only network gives the centres of coarse cells.
       fine_layers: the same as `coarse_layers` for the fine windows.
@@ -58,7 +58,6 @@ class LoFTRConfig:
     """
 
     resolution: tuple[int, int] = (8, 2)
-    initial_dim: int = 128
     block_dims: tuple[int, ...] = (128, 196, 256)
     coarse_layers: tuple[LayerName, ...] = ("self", "cross") * 4
     fine: bool = True
@@ -187,16 +186,14 @@ def _canonical(name: str) -> str:
 
 def _seen(shapes: _Shapes) -> dict[str, Any]:
     """The fields that shapes show. Vectors alone are read, so that no layout matters."""
-    initial_dim = shapes.width("backbone.bn1.scale")
     widths = [shapes.width(f"backbone.layer{level}.0.bn1.scale") for level in (1, 2, 3, 4)]
     block_dims = tuple(w for w in widths if w is not None)
-    if initial_dim is None or len(block_dims) not in (3, 4):
-        raise ValueError("these leaves hold no LoFTR backbone (backbone/bn1, backbone/layer1_0 … layer3_0)")
+    if len(block_dims) not in (3, 4):
+        raise ValueError("these leaves hold no LoFTR backbone (backbone/layer1_0 … layer3_0)")
     pairs: tuple[LayerName, ...] = ("self", "cross")
     coarse, fine = shapes.count("loftr_coarse.layers.{}"), shapes.count("loftr_fine.layers.{}")
     seen: dict[str, Any] = {
         "resolution": (8, 2) if len(block_dims) == 3 else (16, 4),
-        "initial_dim": initial_dim,
         "block_dims": block_dims,
         "coarse_layers": (pairs * coarse)[:coarse],
         "fine": fine > 0,

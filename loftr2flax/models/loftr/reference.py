@@ -40,7 +40,7 @@ def kornia_config(config: LoFTRConfig) -> dict[str, Any]:
         "resolution": config.resolution,
         "fine_window_size": config.fine_window,
         "fine_concat_coarse_feat": config.fine_concat_coarse,
-        "resnetfpn": {"initial_dim": config.initial_dim, "block_dims": list(config.block_dims)},
+        "resnetfpn": {"initial_dim": config.block_dims[0], "block_dims": list(config.block_dims)},
         "coarse": shared
         | {
             "d_model": config.coarse_dim,
@@ -192,6 +192,8 @@ class TorchLoFTR:
         feat0, feat1 = self._get(trace, f"{stage}/layers.{i - 1}" if i else before)
         if feat0.ndim == 4:
             feat0, feat1 = feat0.flatten(1, 2), feat1.flatten(1, 2)  # [B, H, W, C] -> [B, L, C]
+        if not len(feat0):  # no matches, no windows; kornia asks before it calls
+            return {f"{stage}/layers.{i}/0": feat0, f"{stage}/layers.{i}/1": feat1}
         transformer: Any = getattr(self.module, stage)
         layer, mask0, mask1 = transformer.layers[i], *masks
         if transformer.layer_names[i] == "self":

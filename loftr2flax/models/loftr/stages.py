@@ -28,12 +28,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from loftr2flax.models.loftr.config import LoFTRConfig
+from loftr2flax.models.loftr.config import LayerName, LoFTRConfig
 from loftr2flax.models.loftr.fine import expectation
-from loftr2flax.models.loftr.matcher import LoFTR, flatten
+from loftr2flax.models.loftr.matcher import Grid, LoFTR, flatten, grid
+from loftr2flax.models.loftr.transformer import FeatureTransformer
 
 Trace = dict[str, Any]
 """Arrays by name, numpy's or jax's."""
+
+
+_MODULES = {
+    "backbone": ("backbone",),
+    "pos_encoding": (),
+    "conf_matrix": ("coarse_matching",),
+    "fine_preprocess": ("fine_preprocess",),
+    "expectation": (),
+}
+"""The modules whose variables a stage needs; the others are not handed over."""
 
 
 def stage_names(config: LoFTRConfig) -> tuple[str, ...]:
@@ -75,9 +86,12 @@ def trace(
 
 def run_stage(model: LoFTR, variables: Mapping[str, Any], name: str, given: Mapping[str, Any]) -> Trace:
     """One stage from the arrays of a trace: what it adds, as numpy arrays. Compiled, as the whole network is."""
+    if "/layers." in name:
+        return {key: np.asarray(value) for key, value in _layer(model, variables, name, given).items()}
     wanted = {key: jnp.asarray(given[key]) for key in _inputs(model.config, name) if key in given}
-    grids = tuple(given[f"pos_encoding/{side}"].shape[1:3] for side in (0, 1)) if "pos_encoding/0" in given else ()
-    out = {key: np.asarray(value) for key, value in _compiled(model, name, grids, variables, wanted).items()}
+    grids = tuple(grid(given[f"pos_encoding/{side}"]) for side in (0, 1)) if "pos_encoding/0" in given else ()
+    own = {kind: {top: tree[top] for top in _MODULES[name] if top in tree} for kind, tree in variables.items()}
+    out = {key: np.asarray(value) for key, value in _compiled(model, name, grids, own, wanted).items()}
     if name == "conf_matrix":
         ids = out.pop("ids")[:, out.pop("valid")]
         out |= {} if "ids" in given else {"ids": ids}
@@ -101,39 +115,53 @@ def _before(config: LoFTRConfig, name: str) -> str:
 
 
 def _inputs(config: LoFTRConfig, name: str) -> list[str]:
-    """Names of all that a stage reads."""
-    beside = {"loftr_coarse": ("mask",), "conf_matrix": ("mask",), "fine_preprocess": ("backbone/fine",)}
-    both = (_before(config, name), *beside.get(name.partition("/")[0], ()))
+    """Names of all that a stage reads, layers apart."""
+    both = (_before(config, name), *{"conf_matrix": ("mask",), "fine_preprocess": ("backbone/fine",)}.get(name, ()))
     return [f"{what}/{side}" for what in both for side in (0, 1)] + (["ids"] if name == "fine_preprocess" else [])
+
+
+def _layer(model: LoFTR, variables: Mapping[str, Any], name: str, given: Mapping[str, Any]) -> dict[str, Array]:
+    """One encoder layer, run as a transformer of one layer, so that all layers of a kind are compiled once."""
+    config = model.config
+    stage, _, number = name.partition("/layers.")
+    own = {f"layers_{number}": "layers_0", f"layers.{number}.0": "layers.0.0", f"layers.{number}.1": "layers.0.1"}
+    params = {own[key]: value for key, value in variables["params"][stage].items() if key in own}
+    names = config.coarse_layers if stage == "loftr_coarse" else config.fine_layers
+    before = _before(config, name)
+    features = [jnp.asarray(given[f"{before}/{side}"]) for side in (0, 1)]
+    features = [flatten(x) if x.ndim == 4 else x for x in features]
+    masks = (model.coarse_mask(given.get(f"mask/{side}")) if stage == "loftr_coarse" else None for side in (0, 1))
+    return _pair(name, *_compiled_layer(config, names[int(number)], params, *features, *masks))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _compiled_layer(
+    config: LoFTRConfig, kind: LayerName, params: Mapping[str, Any], *inputs: Array | None
+) -> tuple[Array, Array]:
+    updated: Any = FeatureTransformer((kind,), config).apply({"params": params}, *inputs)
+    return updated[0], updated[1]
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _compiled(
-    model: LoFTR, name: str, grids: tuple[Any, ...], variables: Mapping[str, Any], given: Mapping[str, Array]
+    model: LoFTR, name: str, grids: tuple[Grid, ...], variables: Mapping[str, Any], given: Mapping[str, Array]
 ) -> dict[str, Array]:
     bound = model.bind(dict(variables))
-    stage, _, layer = name.partition("/layers.")
     before = _before(model.config, name)
     first, second = given[f"{before}/0"], given[f"{before}/1"]
-    masks = [bound.coarse_mask(given.get(f"mask/{side}")) for side in (0, 1)]
-
-    if stage == "backbone":
+    if name == "backbone":
         (coarse0, fine0), (coarse1, fine1) = bound.features(first, second)
         return _pair("backbone/coarse", coarse0, coarse1) | _pair("backbone/fine", fine0, fine1)
-    if stage == "pos_encoding":
+    if name == "pos_encoding":
         return _pair(name, bound.encode_position(first), bound.encode_position(second))
-    if stage == "loftr_coarse":
-        first, second = (flatten(x) if x.ndim == 4 else x for x in (first, second))
-        return _pair(name, *bound.coarse_layer(int(layer), first, second, *masks))
-    if stage == "conf_matrix":
+    if name == "conf_matrix":
+        masks = [bound.coarse_mask(given.get(f"mask/{side}")) for side in (0, 1)]
         conf_matrix = bound.confidence(first, second, *masks)
-        ids, _, valid, _ = bound.coarse_matches(conf_matrix, *grids, *masks)
+        ids, _, valid, _ = bound.coarse_matches(conf_matrix, grids[0], grids[1], *masks)
         return {"conf_matrix": conf_matrix, "ids": ids, "valid": valid}
-    if stage == "fine_preprocess":
+    if name == "fine_preprocess":
         fine0, fine1 = given["backbone/fine/0"], given["backbone/fine/1"]
         return _pair(name, *bound.fine_windows(fine0, fine1, first, second, given["ids"], *grids))
-    if stage == "loftr_fine":
-        return _pair(name, *bound.fine_layer(int(layer), first, second))
     return {"expectation": expectation(first, second)}
 
 
