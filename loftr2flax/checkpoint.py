@@ -6,7 +6,6 @@ read at opening time but headers; ``read`` fetches one leaf.
 
 from __future__ import annotations
 
-import difflib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -137,6 +136,8 @@ class Checkpoint(ABC):
         try:
             return self.infos[name]
         except KeyError:
+            import difflib
+
             near = difflib.get_close_matches(name, self.infos, 1)
             raise NoSuchLeaf(
                 f"{self.path}: no leaf is called {name!r}",
@@ -162,7 +163,9 @@ class Checkpoint(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __repr__(self) -> str:

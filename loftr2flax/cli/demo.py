@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -63,12 +61,16 @@ def _place(folder: Path | None) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         yield folder
         return
+    import tempfile
+
     with tempfile.TemporaryDirectory(prefix="loftr2flax-demo-") as temporary:
         yield Path(temporary)
 
 
 def _step(place: Path, command: str, expect: int = 0) -> None:
     """Runs one command as a user would, its talk and its data in the order in which they come."""
+    import subprocess
+
     emit(f"$ loftr2flax {command}")
     program = [sys.executable, "-m", "loftr2flax", *shlex.split(command)]
     done = subprocess.run(program, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from loftr2flax.cli import output
 from loftr2flax.errors import UsageError
-from loftr2flax.mapping.names import IndexValue
+
+if TYPE_CHECKING:
+    from loftr2flax.mapping.names import IndexValue
 
 
 def _be_quiet(value: bool) -> bool:
