@@ -1,11 +1,13 @@
-"""Repeats fold: eight names become ``layers.{0..7}.merge.weight``. For messages and tables alone, never for matching."""
+"""Repeats fold: eight names become ``layers.{0..7}.merge.weight``. For messages and tables, never for matching."""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-_DIGITS = re.compile(r"([0-9]+)")
+_NUMBERS = re.compile(r"(?<![0-9])(0|[1-9][0-9]{0,17})(?![0-9])")
+"""Runs of digits that count; one with leading zeros, or too long to be a number, is text."""
 
 
 def fold(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -14,14 +16,14 @@ def fold(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     A fold stands for the full product of its ranges: ``{0..7}`` and ``{0,2}`` never cover a name that is not there.
     """
     groups: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
-    for name in names:
-        parts = _DIGITS.split(name)
+    for name in dict.fromkeys(names):
+        parts = _NUMBERS.split(name)
         groups.setdefault(tuple(parts[::2]), []).append(tuple(parts[1::2]))
     folded: dict[str, tuple[str, ...]] = {}
     for words, numbers in groups.items():
         for block in _blocks(numbers):
             label = _weave(words, [_span(_column(block, slot)) for slot in range(len(words) - 1)])
-            folded[label] = tuple(_weave(words, row) for row in block)
+            folded[label] = folded.get(label, ()) + tuple(_weave(words, row) for row in block)
     return folded
 
 
@@ -32,21 +34,20 @@ def fold_line(names: Sequence[str], most: int = 6) -> str:
     return ", ".join(labels[:most]) + more
 
 
-def _blocks(rows: list[tuple[str, ...]]) -> list[list[tuple[str, ...]]]:
-    """Splits rows into full products of their columns."""
-    if len(rows) <= 1 or not rows[0]:
-        return [rows]
-    size = 1
-    for slot in range(len(rows[0])):
-        size *= len(set(_column(rows, slot)))
-    if size == len(set(rows)):
-        return [rows]
-    varying = [slot for slot in range(len(rows[0])) if len(set(_column(rows, slot))) > 1]
-    split = min(varying, key=lambda slot: (len(set(_column(rows, slot))), slot))
-    parts: dict[str, list[tuple[str, ...]]] = {}
-    for row in rows:
-        parts.setdefault(row[split], []).append(row)
-    return [block for part in parts.values() for block in _blocks(part)]
+def _blocks(rows: list[tuple[str, ...]]) -> Iterator[list[tuple[str, ...]]]:
+    """Splits different rows into full products of their columns."""
+    waiting = [rows]
+    while waiting:
+        rows = waiting.pop()
+        widths = [len(set(_column(rows, slot))) for slot in range(len(rows[0]))]
+        if math.prod(widths) == len(rows):
+            yield rows
+            continue
+        split = min((width, slot) for slot, width in enumerate(widths) if width > 1)[1]
+        parts: dict[str, list[tuple[str, ...]]] = {}
+        for row in rows:
+            parts.setdefault(row[split], []).append(row)
+        waiting += reversed(parts.values())
 
 
 def _column(rows: Sequence[tuple[str, ...]], slot: int) -> list[str]:

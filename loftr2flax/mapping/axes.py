@@ -7,13 +7,14 @@ are the same numbers in another arrangement: that is all that a mapping line say
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from loftr2flax.mapping.names import NameSyntaxError
 
 ELLIPSIS = "..."
 _OWN = "~"
-_TOKEN = re.compile(r"\s*(?:(-?)(\.\.\.|[A-Za-z_]\w*)|(1)|([()]))")
+_TOKEN = re.compile(r"-?(?:\.\.\.|[A-Za-z_][A-Za-z_0-9]*)|1|[()]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,15 @@ class Atom:
     def label(self) -> str:
         """The name as people wrote it."""
         return self.name.removeprefix(_OWN)
+
+    @property
+    def is_private(self) -> bool:
+        """Whether it is an axis of a shipped kind, which no file can mention."""
+        return self.name.startswith(_OWN)
+
+    def private(self) -> Atom:
+        """The same axis under a name of a shipped kind's own."""
+        return self if self.name == ELLIPSIS else Atom(_OWN + self.name, self.flipped)
 
     def __str__(self) -> str:
         return ("-" if self.flipped else "") + self.label
@@ -59,9 +69,7 @@ class Layout:
 
     def private(self) -> Layout:
         """The same layout with names that no file can mention: the `i` of a shipped kind is not an index ``{i}``."""
-        return Layout(
-            tuple(tuple(a if a.name == ELLIPSIS else Atom(_OWN + a.name, a.flipped) for a in axis) for axis in self.axes)
-        )
+        return Layout(tuple(tuple(atom.private() for atom in axis) for axis in self.axes))
 
     def __str__(self) -> str:
         return "[" + " ".join(_show(axis) for axis in self.axes) + "]"
@@ -81,38 +89,50 @@ def parse_layout(text: str) -> Layout:
         raise NameSyntaxError(f"{text!r} is not a list of axes in brackets", 0)
     axes: list[Axis] = []
     group: list[Atom] | None = None
-    position, stop = 1, len(text) - 1
-    while text[position:stop].strip():
-        token = _TOKEN.match(text, position, stop)
-        if not token:
-            raise NameSyntaxError(f"{text[position:stop].strip()[0]!r} cannot stand among axes", position)
-        minus, name, one, paren = token.groups()
-        if paren == "(":
+    opened = 0
+    seen: set[str] = set()
+    for position, token in _tokens(text):
+        if token == "(":
             if group is not None:
                 raise NameSyntaxError("a '(' inside a '('", position)
-            group = []
-        elif paren == ")":
+            group, opened = [], position
+        elif token == ")":
             if group is None:
                 raise NameSyntaxError("a ')' without its '('", position)
             axes.append(tuple(group))
             group = None
-        elif one:
-            if group is None:
-                axes.append(())
-        elif group is not None and name == ELLIPSIS:
-            raise NameSyntaxError("'...' cannot be part of a merged axis", position)
-        elif group is not None:
-            group.append(Atom(name, bool(minus)))
+        elif token == "1":
+            axes += [()] if group is None else []
         else:
-            axes.append((Atom(name, bool(minus)),))
-        position = token.end()
+            atom = Atom(token.removeprefix("-"), token.startswith("-"))
+            if group is not None and atom.name == ELLIPSIS:
+                raise NameSyntaxError("'...' cannot be part of a merged axis", position)
+            if atom.name in seen:
+                raise NameSyntaxError(f"axis {atom.name} stands twice", position)
+            seen.add(atom.name)
+            if group is None:
+                axes.append((atom,))
+            else:
+                group.append(atom)
     if group is not None:
-        raise NameSyntaxError("'(' is never closed", text.index("("))
-    layout = Layout(tuple(axes))
-    twice = next((name for name in layout.names if layout.names.count(name) > 1), None)
-    if twice:
-        raise NameSyntaxError(f"axis {twice} stands twice in {text}", 0)
-    return layout
+        raise NameSyntaxError("'(' is never closed", opened)
+    return Layout(tuple(axes))
+
+
+def _tokens(text: str) -> Iterator[tuple[int, str]]:
+    """The words between the brackets with their offsets; spaces or parentheses part them."""
+    position, stop = 1, len(text) - 1
+    while position < stop:
+        if text[position].isspace():
+            position += 1
+            continue
+        token = _TOKEN.match(text, position, stop)
+        if not token:
+            raise NameSyntaxError(f"{text[position]!r} cannot stand among axes", position)
+        yield position, token[0]
+        position = token.end()
+        if token[0] not in "()" and position < stop and not (text[position].isspace() or text[position] in "()"):
+            raise NameSyntaxError(f"{text[position]!r} cannot stand in an axis", position)
 
 
 def _show(axis: Axis) -> str:

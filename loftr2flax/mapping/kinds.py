@@ -8,13 +8,15 @@ meets a file's index ``{i}``; a kind defined in a file shares that file's indice
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import yaml
 
 from loftr2flax.errors import Place
-from loftr2flax.mapping.lines import Half, read_constant, read_half
+from loftr2flax.mapping.constants import read_word
+from loftr2flax.mapping.lines import Half, read_half
+from loftr2flax.mapping.names import NameSyntaxError, parse_name
 from loftr2flax.mapping.nodes import Faults, Reader, Scalar
 from loftr2flax.mapping.rules import Constant
 from loftr2flax.mapping.shipped import shipped_file
@@ -22,7 +24,7 @@ from loftr2flax.mapping.shipped import shipped_file
 
 @dataclass(frozen=True, slots=True)
 class KindLine:
-    """One leaf of a kind: ``.weight [o i]`` beside ``/kernel [i o]``, or beside ``drop 0`` (then ``target`` is None)."""
+    """One leaf of a kind: ``.weight [o i]`` beside ``/kernel [i o]``, or beside ``drop 0`` (``target`` is None)."""
 
     source: Half
     target: Half | None
@@ -53,28 +55,42 @@ def shipped_kinds() -> Mapping[str, Kind]:
     return {name: tuple(line.private() for line in kind) for name, kind in kinds.items()}
 
 
-def read_kinds(reader: Reader, node: yaml.Node) -> dict[str, Kind]:
-    """The kinds defined in a block, by name."""
-    return {
-        name.text: tuple(line for key, value in reader.entries(body, f"kind {name.text}") if (line := _line(reader, key, value)))
-        for name, body in reader.entries(node, "`kinds:`")
-    }
+def read_kinds(reader: Reader, node: yaml.Node, reserved: Collection[str] = ()) -> dict[str, Kind]:
+    """The kinds defined in a block, by name. A shipped kind's name may be taken, a word of the language not."""
+    kinds: dict[str, Kind] = {}
+    for name, body in reader.entries(node, "`kinds:`"):
+        if name.text in reserved:
+            reader.faults.add(name.place, f"{name.text!r} is a word of the language and cannot name a kind")
+            continue
+        entries = reader.entries(body, f"kind {name.text}")
+        if not entries:
+            reader.faults.add(name.place, f"kind {name.text!r} has no lines")
+        kinds[name.text] = tuple(line for key, value in entries if (line := _line(reader, key, value)))
+    return kinds
 
 
 def _line(reader: Reader, key: Scalar, value: yaml.Node) -> KindLine | None:
     text = reader.scalar(value, "the right side of a kind's line")
     source = read_half(reader, key, ".", needs_layout=True)
-    if text is None or source is None:
+    if text is None or source is None or not _begins(reader, source, ".", "torch leaf begins with a dot"):
         return None
-    if not source.text.startswith("."):
-        reader.faults.add(key.place, f"a kind's torch leaf begins with a dot: '.{source.text}'")
-        return None
-    if text.text == "drop" or text.text.startswith("drop "):
-        return KindLine(source, None, read_constant(reader, text, text.text[4:].strip()), key.place)
+    word, _, constant = text.text.partition(" ")
+    if word == "drop":
+        return KindLine(source, None, read_word(reader, text, constant.strip()), key.place)
     target = read_half(reader, text, "/", needs_layout=True)
-    if target is None:
-        return None
-    if not target.text.startswith("/"):
-        reader.faults.add(text.place, f"a kind's flax leaf begins with a slash: '/{target.text}'")
+    if target is None or not _begins(reader, target, "/", "flax leaf begins with a slash"):
         return None
     return KindLine(source, target, None, key.place)
+
+
+def _begins(reader: Reader, half: Half, separator: str, rule: str) -> bool:
+    """Whether a kind's leaf can be joined to a module's name."""
+    if not half.text.startswith(separator):
+        reader.faults.add(half.scalar.place, f"a kind's {rule}: '{separator}{half.text}'")
+        return False
+    try:
+        parse_name(half.text[1:], separator)
+    except NameSyntaxError as error:
+        reader.faults.add(half.scalar.at(len(half.collection) + bool(half.collection) + 1 + error.offset), str(error))
+        return False
+    return True

@@ -6,21 +6,23 @@ time. A name may be claimed by several rules; saying so is the caller's business
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
-from loftr2flax.mapping.names import Hole, IndexValue, NamePattern, Segment
-from loftr2flax.mapping.rules import Index
+from loftr2flax.mapping.names import Bindings, Hole, IndexValue, NamePattern, Segment
+from loftr2flax.mapping.rules import Index, TensorMapping
 
-Found = tuple[int, dict[str, IndexValue]]
+Found = tuple[int, Bindings]
 """A rule's number, and the index values under which it claims the name."""
 
 
 @dataclass(slots=True)
 class _Node:
-    literal: dict[str, list[tuple[dict[str, IndexValue], _Node]]] = field(default_factory=dict)
+    literal: dict[str, list[tuple[Bindings, _Node]]] = field(default_factory=dict)
     open: list[tuple[_OpenSegment, _Node]] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
 
@@ -34,7 +36,7 @@ class _OpenSegment:
     fixed: tuple[tuple[str, IndexValue], ...]
     starts: tuple[tuple[str, int], ...]
 
-    def solve(self, text: str) -> dict[str, IndexValue] | None:
+    def solve(self, text: str) -> Bindings | None:
         found = self.expression.fullmatch(text)
         if not found:
             return None
@@ -64,64 +66,61 @@ class Matcher:
     """Answers which of some numbered patterns a name matches whole."""
 
     def __init__(self, patterns: Iterable[tuple[int, NamePattern]], indices: Mapping[str, Index]) -> None:
-        self._indices = indices
         self._root = _Node()
         for number, pattern in patterns:
-            self._insert(self._root, pattern.segments, number)
+            nodes = [self._root]
+            for segment in pattern.segments:
+                edges = list(_edges(segment, indices))
+                nodes = [_child(node, edge) for node in nodes for edge in edges]
+            for node in nodes:
+                node.ends.append(number)
 
-    def match(self, segments: Sequence[str]) -> list[Found]:
-        """Every rule that claims the name with these segments."""
-        return list(self._walk(self._root, segments, 0, {}))
-
-    def _walk(self, node: _Node, segments: Sequence[str], depth: int, bound: dict[str, IndexValue]) -> Iterator[Found]:
-        if depth == len(segments):
-            for number in node.ends:
-                yield number, bound
-            return
-        segment = segments[depth]
-        for bindings, child in node.literal.get(segment, ()):
-            merged = _merge(bound, bindings)
-            if merged is not None:
-                yield from self._walk(child, segments, depth + 1, merged)
-        for edge, child in node.open:
-            solved = edge.solve(segment)
-            merged = None if solved is None else _merge(bound, solved)
-            if merged is not None:
-                yield from self._walk(child, segments, depth + 1, merged)
-
-    def _insert(self, node: _Node, segments: Sequence[Segment], number: int) -> None:
-        if not segments:
-            node.ends.append(number)
-            return
-        for child in self._children(node, segments[0]):
-            self._insert(child, segments[1:], number)
-
-    def _children(self, node: _Node, segment: Segment) -> Iterator[_Node]:
-        names = dict.fromkeys(name for part in segment if isinstance(part, Hole) for _, name in part.terms)
-        closed = {name: self._indices[name].values or () for name in names if not self._indices[name].is_open}
-        starts = tuple((name, self._indices[name].start) for name in names if self._indices[name].is_open)
-        for values in itertools.product(*closed.values()):
-            bindings = dict(zip(closed, values, strict=True))
-            if not starts:
-                text = "".join(part if isinstance(part, str) else part.fill(bindings) for part in segment)
-                yield _literal_child(node, text, bindings)
-            else:
-                yield _open_child(node, segment, tuple(bindings.items()), starts)
+    def match(self, segments: Sequence[str], start: int = 0) -> list[Found]:
+        """Every rule that claims the name with these segments, from ``start`` on."""
+        if segments[start] not in self._root.literal and not self._root.open:
+            return []  # most names begin otherwise
+        states: list[tuple[_Node, Bindings]] = [(self._root, {})]
+        for depth in range(start, len(segments)):
+            segment = segments[depth]
+            following: list[tuple[_Node, Bindings]] = []
+            for node, bound in states:
+                for bindings, child in node.literal.get(segment, ()):
+                    if (merged := _merge(bound, bindings)) is not None:
+                        following.append((child, merged))
+                for edge, child in node.open:
+                    solved = edge.solve(segment)
+                    if solved is not None and (merged := _merge(bound, solved)) is not None:
+                        following.append((child, merged))
+            if not following:
+                return []
+            states = following
+        return [(number, bound) for node, bound in states for number in node.ends]
 
 
-def _literal_child(node: _Node, text: str, bindings: dict[str, IndexValue]) -> _Node:
-    edges = node.literal.setdefault(text, [])
-    for known, child in edges:
-        if known == bindings:
-            return child
-    edges.append((bindings, _Node()))
-    return edges[-1][1]
+@functools.lru_cache(maxsize=32)
+def matcher_of(mapping: TensorMapping, side: Literal["source", "target"]) -> Matcher:
+    """The matcher of all rules' names on one side; made once for each mapping."""
+    specs = ((number, getattr(rule, side)) for number, rule in enumerate(mapping.rules))
+    return Matcher(((number, spec.name) for number, spec in specs if spec is not None), mapping.indices)
 
 
-def _open_child(
-    node: _Node, segment: Segment, fixed: tuple[tuple[str, IndexValue], ...], starts: tuple[tuple[str, int], ...]
-) -> _Node:
-    closed = dict(fixed)
+_Edge = tuple[str, Bindings] | _OpenSegment
+"""One way in which a segment can be written: a text with the indices' values, or numbers to be solved."""
+
+
+def _edges(segment: Segment, indices: Mapping[str, Index]) -> Iterator[_Edge]:
+    names = dict.fromkeys(name for part in segment if isinstance(part, Hole) for _, name in part.terms)
+    closed = {name: indices[name].values or () for name in names if not indices[name].is_open}
+    starts = tuple((name, indices[name].start) for name in names if indices[name].is_open)
+    for values in itertools.product(*closed.values()):
+        bindings = dict(zip(closed, values, strict=True))
+        if starts:
+            yield _open_edge(segment, bindings, starts)
+        else:
+            yield "".join(part if isinstance(part, str) else part.fill(bindings) for part in segment), bindings
+
+
+def _open_edge(segment: Segment, closed: Bindings, starts: tuple[tuple[str, int], ...]) -> _OpenSegment:
     expression, holes = "", []
     for part in segment:
         if isinstance(part, str):
@@ -131,17 +130,32 @@ def _open_child(
         else:
             expression += "(0|[1-9][0-9]{0,8})"
             holes.append(part)
-    edge = _OpenSegment(re.compile(expression), tuple(holes), fixed, starts)
-    for known, child in node.open:
-        if known == edge:
+    return _OpenSegment(re.compile(expression), tuple(holes), tuple(closed.items()), starts)
+
+
+def _child(node: _Node, edge: _Edge) -> _Node:
+    """The node that an edge leads to, made if it is not there."""
+    if isinstance(edge, _OpenSegment):
+        for known, child in node.open:
+            if known == edge:
+                return child
+        node.open.append((edge, _Node()))
+        return node.open[-1][1]
+    text, bindings = edge
+    edges = node.literal.setdefault(text, [])
+    for met, child in edges:
+        if met == bindings:
             return child
-    node.open.append((edge, _Node()))
-    return node.open[-1][1]
+    edges.append((bindings, _Node()))
+    return edges[-1][1]
 
 
-def _merge(left: dict[str, IndexValue], right: Mapping[str, IndexValue]) -> dict[str, IndexValue] | None:
+def _merge(left: Bindings, right: Bindings) -> Bindings | None:
+    """Both, or None if they disagree. Bindings are never changed, so either may be handed on."""
     if not right:
         return left
+    if not left:
+        return right
     if any(left.get(name, value) != value for name, value in right.items()):
         return None
     return {**left, **right}

@@ -7,13 +7,17 @@ literal text and holes. A hole is one index, or an affine sum of integer ones, w
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 IndexValue = int | str
 Bindings = Mapping[str, IndexValue]
 
-_TERM = re.compile(r"\s*(?:(\d+)\s*\*\s*([A-Za-z_]\w*)|([A-Za-z_]\w*)\s*\*\s*(\d+)|([A-Za-z_]\w*)|(\d+))\s*")
+IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
+"""What an index can be called."""
+_TERM = re.compile(
+    r" *(?:(N) *\* *(I)|(I) *\* *(N)|(I)|(N)) *".replace("N", "[0-9]{1,9}").replace("I", IDENTIFIER.pattern)
+)
 
 
 class NameSyntaxError(ValueError):
@@ -43,8 +47,8 @@ class Hole:
         return str(self.constant + sum(c * int(bindings[name]) for c, name in self.terms))
 
     def __str__(self) -> str:
-        parts = [name if c == 1 else f"{c}*{name}" for c, name in self.terms]
-        return "{" + "+".join([*parts, *([str(self.constant)] if self.constant else [])]) + "}"
+        terms = "+".join(name if c == 1 else f"{c}*{name}" for c, name in self.terms)
+        return "{" + terms + (f"{self.constant:+d}" if self.constant else "") + "}"
 
 
 Segment = tuple[str | Hole, ...]
@@ -52,14 +56,20 @@ Segment = tuple[str | Hole, ...]
 
 @dataclass(frozen=True, slots=True)
 class NamePattern:
-    """A parsed name. ``indices`` holds the index names in order of appearance."""
+    """A parsed name. ``indices`` holds the index names in order of appearance.
+
+    ``template`` is the name as `str.format` reads it, or "" where a hole is a sum.
+    """
 
     separator: str
     segments: tuple[Segment, ...]
     indices: tuple[str, ...] = field(compare=False)
+    template: str = field(compare=False)
 
     def format(self, bindings: Bindings) -> str:
         """The name for these index values."""
+        if self.template:
+            return self.template.format_map(bindings)
         return self.separator.join(
             "".join(part if isinstance(part, str) else part.fill(bindings) for part in segment)
             for segment in self.segments
@@ -97,7 +107,8 @@ def parse_name(text: str, separator: str) -> NamePattern:
     if any(not segment for segment in segments):
         raise NameSyntaxError(f"{text!r} has an empty segment", 0)
     indices = dict.fromkeys(name for part in parts if isinstance(part, Hole) for _, name in part.terms)
-    return NamePattern(separator, tuple(segments), tuple(indices))
+    plain = all(part.is_plain for part in parts if isinstance(part, Hole))
+    return NamePattern(separator, tuple(segments), tuple(indices), "".join(map(str, parts)) if plain else "")
 
 
 def join(module: str, leaf: str) -> str:
@@ -105,14 +116,15 @@ def join(module: str, leaf: str) -> str:
     return module + leaf if module else leaf[1:]
 
 
-def natural(name: str) -> tuple[tuple[int, int, str], ...]:
-    """A sort key under which ``layers.10`` follows ``layers.9``."""
-    return tuple((1, int(p), "") if p.isdigit() else (0, 0, p) for p in re.split(r"([0-9]+)", name))
-
-
-def unique(names: Iterable[str]) -> tuple[str, ...]:
-    """The names without repeats, in order of first appearance."""
-    return tuple(dict.fromkeys(names))
+def natural(name: str) -> tuple[tuple[int, str], ...]:
+    """A sort key under which ``layers.10`` follows ``layers.9``: text and numbers by turns."""
+    words = re.split(r"([0-9]+)", name)
+    digits = (word.lstrip("0") for word in words[1::2])
+    return tuple(
+        pair
+        for text, number in zip(words[::2], [*digits, ""], strict=True)
+        for pair in ((0, text), (len(number), number))
+    )
 
 
 def _parts(text: str) -> Iterator[str | Hole]:

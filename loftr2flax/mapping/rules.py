@@ -119,9 +119,9 @@ class Group:
     place: Place
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TensorMapping:
-    """A whole mapping file.
+    """A whole mapping file; each parsing gives one of its own.
 
     Attributes:
       name: what it is called, with its version: "loftr_coarse/1".

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from loftr2flax import dtypes
 from loftr2flax.checkpoint import LeafInfo
+from loftr2flax.errors import Place
+from loftr2flax.mapping.axes import Atom, Layout
 from loftr2flax.mapping.names import Bindings, IndexValue
 from loftr2flax.mapping.rules import Direction, Rule, Spec, TensorMapping
 from loftr2flax.plan.moves import Move, Piece
 from loftr2flax.plan.presence import assignments
-from loftr2flax.plan.sizes import Sizes, sizes_of
-from loftr2flax.plan.views import blind_pairs, piece_of, shape_of
+from loftr2flax.plan.problems import Problem, Problems
+from loftr2flax.plan.sizes import Sizes
+from loftr2flax.plan.views import blind_spots, piece_of, shape_of
+
+SideName = Literal["source", "target"]
 
 
 @dataclass(frozen=True, slots=True)
 class Sides:
     """Which side of a line is read and which is written; the one place where a direction is turned into sides."""
 
-    input_name: str
-    output_name: str
+    input_name: SideName
+    output_name: SideName
     separator: str
 
     @classmethod
@@ -28,26 +35,92 @@ class Sides:
         """The sides of a direction; ``separator`` is the input's."""
         return cls("source", "target", ".") if direction == "forward" else cls("target", "source", "/")
 
+    @property
+    def leaf(self) -> str:
+        """What people call one array of the input."""
+        return "tensor" if self.separator == "." else "leaf"
+
     def input(self, rule: Rule) -> Spec | None:
         """What the rule reads."""
-        spec: Spec | None = getattr(rule, self.input_name)
-        return spec
+        return rule.source if self.input_name == "source" else rule.target
 
     def output(self, rule: Rule) -> Spec | None:
         """What the rule writes."""
-        spec: Spec | None = getattr(rule, self.output_name)
-        return spec
+        return rule.target if self.input_name == "source" else rule.source
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Solved sizes; where they tell all, also the piece, the output's shape and its blind spots."""
+
+    sizes: Sizes
+    piece: Piece | None = None
+    shape: tuple[int, ...] = ()
+    blind: tuple[str, ...] = ()
+
+
+_Fits = dict[tuple[int, ...], _Fit]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What holds for all leaves of one line: its sides in this direction, and which index stands where.
+
+    Attributes:
+      rule: the line.
+      here, there: what is read and what is written.
+      common: indices in both names; each setting of them is a `Component`.
+      own: indices in the input's name alone; ``tied`` are those of them that number copies.
+      names: all indices that are gone through.
+      leads: indices in brackets on both sides that a ragged axis differs along; they are gone through like ``own``.
+      chosen: for each side, the indices among its axes that have one value in a piece.
+      private: axes that are a shipped kind's own.
+      start: sizes that are known before any shape is read.
+      plain: whether the input's shape alone tells how the axes move, so that equal shapes need be worked out once.
+      fits: what was worked out, by shape; lines of one kind share it.
+    """
+
+    rule: Rule
+    here: Spec
+    there: Spec
+    common: tuple[str, ...]
+    own: tuple[str, ...]
+    tied: tuple[str, ...]
+    names: tuple[str, ...]
+    leads: tuple[str, ...]
+    chosen: tuple[frozenset[str], frozenset[str]]
+    private: tuple[Atom, ...]
+    start: Sizes
+    plain: bool
+    fits: _Fits
+
+    @classmethod
+    def of(cls, rule: Rule, here: Spec, there: Spec, start: Sizes, fits: _Fits) -> Recipe:
+        """Takes a line apart."""
+        common = tuple(name for name in here.name.indices if name in there.name.indices)
+        own = tuple(name for name in here.name.indices if name not in common)
+        tied = tuple(name for name in own if name not in there.layout.names)
+        over = dict.fromkeys(start.ragged.over.values())
+        leads = tuple(name for name in over if name in here.layout.names and name in there.layout.names)
+        names = tuple(dict.fromkeys((*rule.indices, *leads)))
+        chosen = frozenset((*there.name.indices, *leads)), frozenset((*here.name.indices, *leads))
+        plain = not (over or chosen[0] & set(here.layout.names) or chosen[1] & set(there.layout.names))
+        private = tuple(atom for atom in here.layout.atoms if atom.is_private)
+        return cls(rule, here, there, common, own, tied, names, leads, chosen, private, start, plain, fits)
+
+    def sizes(self) -> Sizes:
+        """Sizes to be solved for one component."""
+        return replace(self.start, known=dict(self.start.known), origin=dict(self.start.origin), problems=[])
 
 
 @dataclass(frozen=True)
 class Component:
     """The leaves that one setting of the indices common to both names ties together."""
 
-    rule: Rule
+    recipe: Recipe
     shared: Bindings
     inputs: tuple[str, ...]
     missing: list[str]
-    sizes: Sizes
 
     @property
     def present(self) -> bool:
@@ -55,11 +128,21 @@ class Component:
         return len(self.missing) < len(self.inputs)
 
 
+@dataclass
+class _Making:
+    """An output leaf while its pieces are found."""
+
+    bindings: Bindings
+    pieces: dict[tuple[IndexValue, ...], Piece] = field(default_factory=dict)
+    copies: list[tuple[str, str]] = field(default_factory=list)
+
+
 @dataclass(frozen=True)
 class Linker:
     """Takes a mapping's lines apart for one checkpoint.
 
-    ``members`` leads from canonical names to the file's own, ``choose`` picks one copy of a tied index.
+    ``members`` leads from canonical names to the file's own, ``choose`` picks one copy of a tied index, ``told_by``
+    names the leaf whose shape told how far an index runs.
     """
 
     mapping: TensorMapping
@@ -67,81 +150,123 @@ class Linker:
     members: Mapping[str, str]
     infos: Mapping[str, LeafInfo]
     extents: Mapping[str, Sequence[IndexValue]]
+    told_by: Mapping[str, str]
     choose: Mapping[str, IndexValue]
+    dtype: str | None
+    problems: Problems
+    _fits: dict[tuple[Layout, Layout], _Fits] = field(default_factory=dict)
+    _modules: dict[tuple[Place, tuple[IndexValue, ...], str], tuple[int, str]] = field(default_factory=dict)
 
-    def components(self, rule: Rule) -> Iterator[Component]:
+    def recipe(self, rule: Rule, here: Spec, there: Spec) -> Recipe:
+        """What holds for all leaves of a line."""
+        start = Sizes.of(self.mapping, rule, self.extents, self.told_by)
+        fits = {} if start.known else self._fits.setdefault((here.layout, there.layout), {})
+        return Recipe.of(rule, here, there, start, fits)
+
+    def components(self, recipe: Recipe) -> Iterator[Component]:
         """One component for each setting of the common indices."""
-        here, there = self._specs(rule)
-        common = [name for name in here.name.indices if name in there.name.indices]
-        own = [name for name in here.name.indices if name not in common]
-        for shared in assignments(common, self.extents):
-            names = [here.name.format({**shared, **rest}) for rest in assignments(own, self.extents)]
-            missing = [name for name in names if name not in self.members]
-            yield Component(rule, shared, tuple(names), missing, sizes_of(self.mapping, rule, self.extents))
+        name = recipe.here.name
+        rests = list(assignments(recipe.own, self.extents))
+        for shared in assignments(recipe.common, self.extents):
+            inputs = tuple(name.format({**shared, **rest}) for rest in rests)
+            yield Component(recipe, shared, inputs, [name for name in inputs if name not in self.members])
 
-    def moves(self, component: Component, dtype: str | None) -> list[Move]:
-        """The outputs of a component; none if ``component.sizes.problems`` says why there cannot be any."""
-        rule, sizes = component.rule, component.sizes
-        here, there = self._specs(rule)
-        own = [name for name in here.name.indices if name not in component.shared]
-        sizes.solve(
-            [
-                (leaf, here.layout, self.infos[leaf].shape, {**component.shared, **rest})
-                for rest in assignments(own, self.extents)
-                for leaf in [self.members[here.name.format({**component.shared, **rest})]]
-            ]
-        )
-        self._check_stored(component)
-        if sizes.problems:
+    def moves(self, component: Component) -> list[Move]:
+        """The outputs of a component whose inputs are all there; none if its headers disagree, which is noted."""
+        recipe = component.recipe
+        fit = self._fit(component)
+        if fit is None:
             return []
         makings: dict[str, _Making] = {}
-        tied = [name for name in own if name not in there.layout.names]
-        for bindings in assignments(rule.indices, {**self.extents, **{n: [v] for n, v in component.shared.items()}}):
-            if any(name in self.choose and bindings[name] != self.choose[name] for name in tied):
+        own = itertools.product(*(self.extents[name] for name in recipe.own))
+        sources = {setting: self.members[name] for setting, name in zip(own, component.inputs, strict=True)}
+        fixed = {name: (value,) for name, value in component.shared.items()}
+        one = recipe.names == recipe.common
+        for bindings in (component.shared,) if one else assignments(recipe.names, {**self.extents, **fixed}):
+            if self.choose and any(name in self.choose and bindings[name] != self.choose[name] for name in recipe.tied):
                 continue
-            leaf = there.name.format(bindings)
-            making = makings.setdefault(leaf, _Making(bindings, {}, []))
-            slot = tuple(value for name, value in bindings.items() if name not in tied)
-            source = self.members[here.name.format(bindings)]
+            making = makings.setdefault(recipe.there.name.format(bindings), _Making(bindings))
+            slot = tuple(value for name, value in bindings.items() if name not in recipe.tied)
+            source = sources[tuple(bindings[name] for name in recipe.own)]
             if slot in making.pieces:
                 making.copies.append((making.pieces[slot].leaf, source))
             else:
-                making.pieces[slot] = self._piece(rule, source, sizes, bindings)
-        return [self._move(component, leaf, making, dtype) for leaf, making in makings.items()]
+                making.pieces[slot] = _piece(recipe, fit, source, bindings)
+        return [self._move(recipe, fit, leaf, making) for leaf, making in makings.items()]
 
-    def _move(self, component: Component, leaf: str, making: _Making, dtype: str | None) -> Move:
-        here, there = self._specs(component.rule)
-        stored = self.infos[next(iter(making.pieces.values())).leaf].dtype
-        info = LeafInfo(shape_of(there.layout, component.sizes, making.bindings), cast_of(stored, dtype))
-        blind = blind_pairs(here.layout, there.layout, component.sizes, making.bindings)
+    def _move(self, recipe: Recipe, fit: _Fit, leaf: str, making: _Making) -> Move:
         pieces = tuple(making.pieces.values())
-        return Move(leaf, info, pieces, None, tuple(making.copies), component.rule, stored, blind)
+        stored = self.infos[pieces[0].leaf].dtype
+        shape, blind = fit.shape, fit.blind
+        if fit.piece is None:
+            shape = shape_of(recipe.there.layout, fit.sizes, making.bindings)
+            blind = blind_spots(recipe.here.layout, recipe.there.layout, fit.sizes, making.bindings)
+        first = ", ".join(f"{name}={making.bindings[name]}" for name in recipe.tied)
+        info = LeafInfo(shape, cast_of(stored, self.dtype))
+        return Move(leaf, info, pieces, None, tuple(making.copies), recipe.rule, stored, blind, first)
 
-    def _piece(self, rule: Rule, leaf: str, sizes: Sizes, bindings: Bindings) -> Piece:
-        here, there = self._specs(rule)
-        chosen = set(there.name.indices), set(here.name.indices)
-        return piece_of(leaf, here.layout, there.layout, sizes, bindings, chosen)
+    def _fit(self, component: Component) -> _Fit | None:
+        """Solved sizes for a component; None if the headers disagree."""
+        recipe = component.recipe
+        leaves = [self.members[name] for name in component.inputs]
+        infos = [self.infos[leaf] for leaf in leaves]
+        shape = infos[0].shape
+        alike = recipe.plain and all(info.shape == shape for info in infos)
+        fit = recipe.fits.get(shape) if alike else None
+        fit = fit or self._solve(component, leaves)
+        if fit is not None and alike:
+            recipe.fits[shape] = fit
+        sound = self._one_dtype(recipe.rule, leaves, infos)
+        if fit is not None:
+            sound &= self._one_module(component, fit.sizes, leaves[0])
+        return fit if sound else None
 
-    def _check_stored(self, component: Component) -> None:
-        kinds = {self.infos[self.members[name]].dtype: self.members[name] for name in component.inputs}
-        if len(kinds) > 1:
-            (one, leaf), (other, second) = list(kinds.items())[:2]
-            component.sizes.problems.append((f"{leaf} is {one} and {second} is {other}, and they make one leaf", ""))
+    def _solve(self, component: Component, leaves: Sequence[str]) -> _Fit | None:
+        recipe, sizes = component.recipe, component.recipe.sizes()
+        settings = assignments(recipe.own, self.extents)
+        sizes.solve(
+            [
+                (leaf, recipe.here.layout, self.infos[leaf].shape, {**component.shared, **rest})
+                for leaf, rest in zip(leaves, settings, strict=True)
+            ]
+        )
+        for problem in sizes.problems:
+            self.problems.add(recipe.rule, problem)
+        if sizes.problems:
+            return None
+        if not recipe.plain:
+            return _Fit(sizes)
+        here, there = recipe.here.layout, recipe.there.layout
+        piece = piece_of("", here, there, sizes, {}, recipe.chosen)
+        return _Fit(sizes, piece, shape_of(there, sizes, {}), blind_spots(here, there, sizes, {}))
 
-    def _specs(self, rule: Rule) -> tuple[Spec, Spec]:
-        here, there = self.sides.input(rule), self.sides.output(rule)
-        assert here is not None
-        assert there is not None
-        return here, there
+    def _one_dtype(self, rule: Rule, leaves: Sequence[str], infos: Sequence[LeafInfo]) -> bool:
+        """Whether the inputs of a component have one type; they make one leaf, or are copies of each other."""
+        for leaf, info in zip(leaves, infos, strict=True):
+            if info.dtype != infos[0].dtype:
+                text = f"{{0}} is {infos[0].dtype} and {{1}} is {info.dtype}, and they make one leaf"
+                self.problems.add(rule, Problem(text, (leaves[0], leaf)))
+                return False
+        return True
+
+    def _one_module(self, component: Component, sizes: Sizes, leaf: str) -> bool:
+        """Whether an axis of a shipped kind has one size in all leaves of one module: the `o` of weight and of bias."""
+        rule = component.recipe.rule
+        setting = tuple(component.shared.values())
+        for atom in component.recipe.private:
+            size = sizes.known[atom.name]
+            met, where = self._modules.setdefault((rule.place, setting, atom.name), (size, leaf))
+            if met != size:
+                text = f"axis {atom.label} is {size} in {{0}} and {met} in {{1}}"
+                self.problems.add(rule, Problem(text, (leaf, where)))
+                return False
+        return True
 
 
-@dataclass
-class _Making:
-    """An output leaf while its pieces are found."""
-
-    bindings: Bindings
-    pieces: dict[tuple[IndexValue, ...], Piece]
-    copies: list[tuple[str, str]]
+def _piece(recipe: Recipe, fit: _Fit, leaf: str, bindings: Bindings) -> Piece:
+    if fit.piece is None:
+        return piece_of(leaf, recipe.here.layout, recipe.there.layout, fit.sizes, bindings, recipe.chosen)
+    return Piece(leaf, fit.piece.view, fit.piece.order, fit.piece.flips, fit.piece.into)
 
 
 def cast_of(stored: str, wanted: str | None) -> str:

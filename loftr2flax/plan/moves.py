@@ -57,7 +57,8 @@ class Move:
       copies: pairs of inputs that the mapping says are equal; the first of a pair is used.
       rule: the line behind it.
       stored: the dtype that the inputs have (a cast follows when it differs from ``info.dtype``).
-      blind: pairs of axes that could change places without changing the shape ("o=i").
+      blind: what a wrong layout could do without changing a shape ("o=i": two axes could change places).
+      first: the setting of the tied indices whose copy is used ("j=0"), or "".
     """
 
     leaf: str
@@ -68,10 +69,13 @@ class Move:
     rule: Rule
     stored: str
     blind: tuple[str, ...] = ()
+    first: str = ""
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """The input leaves, in order of use."""
+        if len(self.pieces) == 1:
+            return (self.pieces[0].leaf,)
         return tuple(dict.fromkeys(piece.leaf for piece in self.pieces))
 
 
@@ -81,7 +85,7 @@ class Plan:
 
     Attributes:
       mapping, direction: what is run, and which way.
-      root: what stands before the names in scope ("matcher." or "matcher.loftr_coarse."), on the input side.
+      root: what stands before the names in scope ("matcher" or "matcher.loftr_coarse"), on the input side.
       moves: one for each output leaf, in the order in which the inputs lie in their file.
       dropped: inputs that the mapping drops, each with its line.
       outside: inputs that are not in scope.

@@ -27,14 +27,14 @@ class Groups:
     @property
     def present(self) -> tuple[str, ...]:
         """The groups that are there, with the choice where there was one."""
-        return tuple(name if name == choice else f"{name}: {choice}" for name, choice in self.chosen.items())
+        return tuple(_label(name, choice) for name, choice in self.chosen.items())
 
 
 def find_groups(mapping: TensorMapping, scope: Scope, side: str, wanted: Sequence[str], faults: Faults) -> Groups:
     """Decides each group by what the checkpoint holds; ``wanted`` (what an output's provenance says) comes first.
 
-    Of an alternative's choices the first that is complete is taken, else the one with most names, so that what it
-    lacks is reported.
+    Of an alternative's complete choices the one with most names is taken; where none is complete, the one with most
+    names too, so that what it lacks is reported.
     """
     met = _met(mapping, scope)
     chosen: dict[str, str] = {}
@@ -66,17 +66,23 @@ def _met(mapping: TensorMapping, scope: Scope) -> dict[int, Settings]:
 def _choice(
     mapping: TensorMapping, group: Group, met: Mapping[int, Settings], side: str, wanted: Sequence[str]
 ) -> str | None:
-    best: tuple[int, str] | None = None
-    choices = sorted(group.choices, key=lambda choice: f"{group.name}: {choice}" not in wanted)
-    for choice in choices:
+    """The best of a group's choices: complete before incomplete, remembered before others, then by names met."""
+    best: tuple[tuple[bool, bool, int], str] | None = None
+    for choice in group.choices:
         rules = [n for n, r in enumerate(mapping.rules) if r.group == (group.name, choice) and getattr(r, side)]
         count = sum(len(met.get(number, ())) for number in rules)
-        lacking = [n for n in rules if not mapping.rules[n].optional and len(met.get(n, ())) < _full(mapping, n, side)]
-        if count and not lacking:
-            return choice
-        if count and (best is None or count > best[0]):
-            best = (count, choice)
+        lacking = any(not mapping.rules[n].optional and len(met.get(n, ())) < _full(mapping, n, side) for n in rules)
+        if not count and (rules or not group.required):  # a choice without names (a fill) is there if no other is
+            continue
+        rank = (not lacking, _label(group.name, choice) in wanted, count)
+        if best is None or rank > best[0]:
+            best = (rank, choice)
     return best[1] if best else None
+
+
+def _label(name: str, choice: str) -> str:
+    """A group's choice as it is listed: an optional group has but one, of its own name."""
+    return name if name == choice else f"{name}: {choice}"
 
 
 def _full(mapping: TensorMapping, number: int, side: str) -> int:
@@ -108,7 +114,7 @@ def find_extents(
         gaps = _gaps(values, start, top)
         if gaps:
             missing = f"{gaps[0]} is" if len(gaps) == 1 else f"{', '.join(map(str, gaps[:6]))} are"
-            message = f"index {name} runs to {top}, but {missing} missing: no name of {witness[name].line!r} or its like has it"
+            message = f"index {name} runs to {top}, but {missing} missing from {witness[name].line!r} and its like"
             faults.add(mapping.indices[name].place, message, f"an open range starts at {start} and has no gap")
         extents[name] = tuple(sorted(values))
     return extents

@@ -62,10 +62,9 @@ def _demand_equal(move: Move, first: str, other: str, read: Read) -> None:
     two = read(other)
     if one.dtype == two.dtype and one.shape == two.shape and one.tobytes() == two.tobytes():
         return
-    tied = [name for name in move.rule.spans if move.rule.target and name not in (move.rule.source or move.rule.target).name.indices]
     raise CopiesDiffer(
         f"{first} and {other} differ, and {move.rule.line!r} makes them one tensor",
-        f"take one side: `--choose {tied[0] if tied else 'j'}=0`",
+        f"take one side: `--choose {move.first}`",
     )
 
 

@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 from loftr2flax.mapping.axes import ELLIPSIS, Axis, Layout
 from loftr2flax.mapping.names import Bindings, IndexValue
 from loftr2flax.mapping.rules import Index, Rule, TensorMapping
+from loftr2flax.plan.problems import Problem
+
+_Equation = tuple[str, Axis, int, Bindings]
+"""An axis of a leaf, its size, and the values of the indices in the leaf's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,12 @@ class Ragged:
         return self.tables[axis][bindings[self.over[axis]]]
 
 
+def ragged_of(mapping: TensorMapping, rule: Rule) -> Ragged:
+    """The ragged axes of a rule that has passed the mapping's own checks."""
+    over = mapping.ragged(rule)
+    return Ragged(over, {axis: mapping.sizes[axis].table or {} for axis in over})
+
+
 @dataclass
 class Sizes:
     """Sizes found so far, with the leaf that each was read from, and what went wrong."""
@@ -32,46 +42,58 @@ class Sizes:
     known: dict[str, int] = field(default_factory=dict)
     rest: tuple[int, ...] | None = None
     origin: dict[str, str] = field(default_factory=dict)
-    problems: list[tuple[str, str]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls, mapping: TensorMapping, rule: Rule, extents: Mapping[str, Sequence[IndexValue]], told_by: Mapping[str, str]
+    ) -> Sizes:
+        """The sizes that a rule starts from: those under ``let``, and the lengths of its indices.
+
+        ``told_by`` names the leaf whose shape told how far an index runs.
+        """
+        sizes = cls(ragged_of(mapping, rule), extents)
+        for name in rule.spans:
+            size = mapping.sizes.get(name)
+            if size is not None and size.number is not None:
+                sizes.known[name] = size.number
+            elif name in extents:
+                sizes.known[name] = len(extents[name])
+                if name in told_by:
+                    sizes.origin[name] = told_by[name]
+        return sizes
 
     def solve(self, leaves: Sequence[tuple[str, Layout, tuple[int, ...], Bindings]]) -> None:
-        """Reads what the shapes of some leaves of one rule say; ``problems`` then holds (message, hint) pairs."""
+        """Reads what the shapes of some leaves of one rule say; ``problems`` then holds what is wrong."""
         equations = [e for leaf, layout, shape, bound in leaves for e in self._equations(leaf, layout, shape, bound)]
         while equations and not self.problems:
             waiting = [equation for equation in equations if not self._settle(*equation)]
             if len(waiting) == len(equations):
-                leaf, axis, size, _ = waiting[0]
-                unknown = [a for a in axis if a.name not in self.known and a.name not in self.ragged.over]
-                self.problems.append(
-                    (
-                        f"{leaf}: {size} = {' × '.join(a.label for a in axis)} does not tell the size of {unknown[0].label}",
-                        f"give it: `let: {{{unknown[0].label}: …}}`",
-                    )
-                )
+                self._underdetermined(*waiting[0][:3])
             equations = waiting
 
     def block(self, axis: Axis, bindings: Bindings) -> int:
-        """The size of a merged axis where the indices have these values; an index that leads a ragged axis counts 1."""
+        """The size of a merged axis where the indices have these values; an index that leads a ragged one counts 1."""
         leader = self.leader(axis)
         return math.prod(self.atom(atom.name, bindings) for atom in axis if atom.name != leader)
 
     def leader(self, axis: Axis) -> str | None:
         """The index at the head of a merged axis that a ragged atom of the axis depends on."""
+        if not self.ragged.over or not axis:
+            return None
         over = {self.ragged.over[atom.name] for atom in axis if atom.name in self.ragged.over}
-        return axis[0].name if axis and axis[0].name in over else None
+        return axis[0].name if axis[0].name in over else None
 
     def atom(self, name: str, bindings: Bindings) -> int:
         """The size of one atom."""
         return self.ragged.size(name, bindings) if name in self.ragged.over else self.known[name]
 
-    def _equations(
-        self, leaf: str, layout: Layout, shape: tuple[int, ...], bound: Bindings
-    ) -> list[tuple[str, Axis, int, Bindings]]:
+    def _equations(self, leaf: str, layout: Layout, shape: tuple[int, ...], bound: Bindings) -> list[_Equation]:
         axes, sizes = list(layout.axes), list(shape)
         spread = next((n for n, axis in enumerate(axes) if axis and axis[0].name == ELLIPSIS), None)
         wrong = len(sizes) < len(axes) - 1 if spread is not None else len(sizes) != len(axes)
         if wrong:
-            self.problems.append((f"{leaf} has {_axes(len(sizes))} {shape}, the line says {layout}", ""))
+            self.problems.append(Problem(f"{{0}} has {_axes(len(sizes))} {shape}, the line says {layout}", (leaf,)))
             return []
         if spread is not None:
             width = len(sizes) - len(axes) + 1
@@ -79,16 +101,16 @@ class Sizes:
             if self.rest is None:
                 self.rest, self.origin[ELLIPSIS] = window, leaf
             elif self.rest != window:
-                where = self.origin[ELLIPSIS]
-                self.problems.append((f"'...' is {window} in {leaf} and {self.rest} in {where}", ""))
+                text = f"'...' is {window} in {{0}} and {self.rest} in {{1}}"
+                self.problems.append(Problem(text, (leaf, self.origin[ELLIPSIS])))
             del axes[spread], sizes[spread : spread + width]
         return [(leaf, axis, size, bound) for axis, size in zip(axes, sizes, strict=True)]
 
     def _settle(self, leaf: str, axis: Axis, size: int, bound: Bindings) -> bool:
         """Checks an equation, or solves its one unknown; False when there are more."""
-        unknown = [a.name for a in axis if a.name not in self.known and a.name not in self.ragged.over]
+        unknown = [a for a in axis if a.name not in self.known and a.name not in self.ragged.over]
         leader = self.leader(axis)
-        fixed = [a.name for a in axis if a.name not in unknown and a.name != leader]
+        fixed = [a.name for a in axis if a not in unknown and a.name != leader]
         if leader:
             factor = sum(math.prod(self.atom(n, {**bound, leader: v}) for n in fixed) for v in self.extents[leader])
         else:
@@ -101,35 +123,25 @@ class Sizes:
             return False
         value, remainder = divmod(size, factor) if factor else (0, size)
         if remainder:
-            label = next(a.label for a in axis if a.name == unknown[0])
-            self.problems.append((f"{leaf}: axis {label} is not whole: {size} is no multiple of {factor}", ""))
-        self.known[unknown[0]], self.origin[unknown[0]] = value, leaf
+            text = f"axis {unknown[0].label} of {{0}} is not whole: {size} is no multiple of {factor}"
+            self.problems.append(Problem(text, (leaf,)))
+        self.known[unknown[0].name], self.origin[unknown[0].name] = value, leaf
         return True
 
     def _disagree(self, leaf: str, axis: Axis, size: int, expected: int) -> None:
         label = " × ".join(a.label for a in axis) or "1"
-        where = {self.origin[a.name] for a in axis if a.name in self.origin} - {leaf}
+        where = sorted({self.origin[a.name] for a in axis if a.name in self.origin} - {leaf})
         if where:
-            there = f"{expected} in {sorted(where)[0]}"
-        elif all(a.name in self.origin for a in axis) and axis:
-            there = f"{expected} in the same leaf"
+            problem = Problem(f"axis {label} is {size} in {{0}} and {expected} in {{1}}", (leaf, where[0]))
         else:
-            there = f"{expected} by the mapping"
-        self.problems.append((f"axis {label} is {size} in {leaf} and {there}", ""))
+            problem = Problem(f"axis {label} is {size} in {{0}} and {expected} by the mapping", (leaf,))
+        self.problems.append(problem)
 
-
-def sizes_of(mapping: TensorMapping, rule: Rule, extents: Mapping[str, Sequence[IndexValue]]) -> Sizes:
-    """The sizes that a rule starts from: those under ``let``, and the lengths of its indices."""
-    over = {axis: index for axis, index in mapping.ragged(rule).items() if index}
-    ragged = Ragged(over, {axis: mapping.sizes[axis].table or {} for axis in over})
-    sizes = Sizes(ragged, extents)
-    for name in rule.spans:
-        size = mapping.sizes.get(name)
-        if size is not None and size.number is not None:
-            sizes.known[name] = size.number
-        elif name in extents:
-            sizes.known[name] = len(extents[name])
-    return sizes
+    def _underdetermined(self, leaf: str, axis: Axis, size: int) -> None:
+        unknown = next(a.label for a in axis if a.name not in self.known and a.name not in self.ragged.over)
+        product = " × ".join(a.label for a in axis)
+        text = f"{size} = {product} of {{0}} does not tell the size of {unknown}"
+        self.problems.append(Problem(text, (leaf,), f"give it: `let: {{{unknown}: …}}`"))
 
 
 def open_in(layout: Layout, indices: Mapping[str, Index]) -> list[str]:
@@ -138,4 +150,4 @@ def open_in(layout: Layout, indices: Mapping[str, Index]) -> list[str]:
 
 
 def _axes(count: int) -> str:
-    return "one axis" if count == 1 else f"{count} axes"
+    return "one axis" if count == 1 else f"{count} axes" if count else "no axes"

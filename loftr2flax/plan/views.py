@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Set
 
-from loftr2flax.mapping.axes import ELLIPSIS, Layout
+from loftr2flax.mapping.axes import ELLIPSIS, Axis, Layout
 from loftr2flax.mapping.names import Bindings
 from loftr2flax.plan.moves import Piece, View
 from loftr2flax.plan.sizes import Sizes
@@ -32,11 +32,7 @@ def view_of(layout: Layout, sizes: Sizes, bindings: Bindings, chosen: Set[str]) 
             continue
         leader = sizes.leader(axis)
         if leader and leader in chosen:
-            starts = [0]
-            for value in sizes.extents[leader]:
-                starts.append(starts[-1] + sizes.block(axis, {**bindings, leader: value}))
-            position = list(sizes.extents[leader]).index(bindings[leader])
-            cut.append(slice(starts[position], starts[position + 1]))
+            cut.append(_ragged_cut(axis, leader, sizes, bindings))
             axis = axis[1:]
         else:
             cut.append(slice(None))
@@ -46,11 +42,24 @@ def view_of(layout: Layout, sizes: Sizes, bindings: Bindings, chosen: Set[str]) 
         for atom in axis:
             atoms.append(sizes.atom(atom.name, bindings))
             if atom.name in chosen:
-                select.append(list(sizes.extents[atom.name]).index(bindings[atom.name]))
+                position = list(sizes.extents[atom.name]).index(bindings[atom.name])
+                select.append(atoms[-1] - 1 - position if atom.flipped else position)
             else:
                 select.append(slice(None))
                 labels.append(atom.name)
     return View(tuple(cut), tuple(atoms), tuple(select)), tuple(labels)
+
+
+def _ragged_cut(axis: Axis, leader: str, sizes: Sizes, bindings: Bindings) -> slice:
+    """The block of a ragged axis that belongs to one value of the index at its head."""
+    start = 0
+    values = reversed(sizes.extents[leader]) if axis[0].flipped else iter(sizes.extents[leader])
+    for value in values:
+        width = sizes.block(axis, {**bindings, leader: value})
+        if value == bindings[leader]:
+            return slice(start, start + width)
+        start += width
+    raise AssertionError(f"{bindings[leader]!r} is no value of {leader}")
 
 
 def piece_of(
@@ -61,7 +70,9 @@ def piece_of(
     place, want = view_of(into, sizes, bindings, chosen[1])
     flipped = {a.name for a in layout.atoms if a.flipped} ^ {a.name for a in into.atoms if a.flipped}
     order = tuple(have.index(label) for label in want)
-    flips = tuple(n for n, label in enumerate(want) if label in flipped or (label.startswith(ELLIPSIS) and ELLIPSIS in flipped))
+    flips = tuple(
+        n for n, label in enumerate(want) if label in flipped or (label.startswith(ELLIPSIS) and ELLIPSIS in flipped)
+    )
     return Piece(leaf, view, order, flips, place)
 
 
@@ -78,16 +89,27 @@ def shape_of(layout: Layout, sizes: Sizes, bindings: Bindings) -> tuple[int, ...
     return tuple(shape)
 
 
-def blind_pairs(layout: Layout, into: Layout, sizes: Sizes, bindings: Bindings) -> tuple[str, ...]:
-    """Pairs of axes of equal size (not 1) that a wrong layout could swap without changing the shape.
+def blind_spots(layout: Layout, into: Layout, sizes: Sizes, bindings: Bindings) -> tuple[str, ...]:
+    """What a wrong layout could do to a leaf without changing any shape.
 
-    Only lines that could go wrong count: those with two named axes or more. ``...`` is kept together, so it is one.
+    "o=i": two axes of equal size (not 1) could change places. "(p h d)": a merged axis could be made of its atoms in
+    another order. "-h": an axis could run the other way. ``...`` is kept together; only its direction can be wrong.
     """
     atoms = [a for a in layout.atoms if a.name != ELLIPSIS and a.name in into.names]
-    pairs = []
-    for n, one in enumerate(atoms):
-        for other in atoms[n + 1 :]:
-            size = sizes.atom(one.name, bindings)
-            if size == sizes.atom(other.name, bindings) and size != 1:
-                pairs.append(f"{one.label}={other.label}")
-    return tuple(pairs)
+    size = {a.name: sizes.atom(a.name, bindings) for a in atoms}
+    spots = [
+        f"{one.label}={other.label}"
+        for n, one in enumerate(atoms)
+        for other in atoms[n + 1 :]
+        if size[one.name] == size[other.name] != 1
+    ]
+    for here, there in ((layout, into), (into, layout)):
+        for axis in here.axes:
+            if axis not in there.axes and sum(size.get(atom.name, 1) != 1 for atom in axis) > 1:
+                spots.append("(" + " ".join(atom.label for atom in axis) + ")")
+    flipped = {a.name for a in layout.atoms if a.flipped} ^ {a.name for a in into.atoms if a.flipped}
+    for atom in into.atoms:
+        window = any(n != 1 for n in sizes.rest or ()) if atom.name == ELLIPSIS else size.get(atom.name, 1) != 1
+        if atom.name in flipped and window:
+            spots.append(f"-{atom.label}")
+    return tuple(spots)

@@ -1,0 +1,66 @@
+"""Whether two lines, or one line twice, claim the same name: tried on names that the lines themselves give.
+
+Closed indices are written out (long ones at both ends), open ones at their first values; what such samples do not
+show, the plan does for the names that a checkpoint has.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from loftr2flax.mapping.matching import matcher_of
+from loftr2flax.mapping.names import IndexValue
+from loftr2flax.mapping.nodes import Faults
+from loftr2flax.mapping.rules import Spec, TensorMapping
+
+_MOST_SAMPLES = 4096
+
+
+def check_overlaps(mapping: TensorMapping, faults: Faults) -> None:
+    """Adds a fault for each pair of lines that can hold at once and claim one name."""
+    sides: tuple[tuple[Literal["source", "target"], str], ...] = (("source", "torch key"), ("target", "flax leaf"))
+    for side, what in sides:
+        specs = [(n, spec) for n, rule in enumerate(mapping.rules) if (spec := getattr(rule, side)) is not None]
+        matcher = matcher_of(mapping, side)
+        told: set[tuple[int, int]] = set()
+        for number, spec in specs:
+            for name in _samples(mapping, spec):
+                segments = name.split(spec.name.separator)
+                if side == "source":
+                    _check_aliases(mapping, spec, segments, faults)
+                found = [other for other, _ in matcher.match(segments)]
+                for other in dict.fromkeys(found):
+                    pair = (min(number, other), max(number, other))
+                    one, two = mapping.rules[pair[0]], mapping.rules[pair[1]]
+                    if pair in told or not mapping.compatible(one, two):
+                        continue
+                    place = getattr(two, side).place
+                    if other != number:
+                        told.add(pair)
+                        line = getattr(one, side).place.line
+                        faults.add(place, f"{what} {name} is claimed here and at line {line}: {one.line!r}")
+                    elif found.count(number) > 1:
+                        told.add(pair)
+                        message = f"{str(spec.name)!r} is {name} for more than one setting of its indices"
+                        faults.add(place, message, "every value must give a name of its own")
+
+
+def _check_aliases(mapping: TensorMapping, spec: Spec, segments: Sequence[str], faults: Faults) -> None:
+    for segment in segments:
+        if segment in mapping.aliases:
+            message = f"{str(spec.name)!r} is never met: the alias makes {segment!r} into {mapping.aliases[segment]!r}"
+            faults.add(spec.place, message, "lines use the spelling on the alias's right side")
+
+
+def _samples(mapping: TensorMapping, spec: Spec) -> Iterator[str]:
+    ranges: list[Sequence[IndexValue]] = []
+    for name in spec.name.indices:
+        index = mapping.indices[name]
+        ranges.append((index.start, index.start + 1) if index.values is None else index.values)
+    if math.prod(map(len, ranges)) > _MOST_SAMPLES:
+        ranges = [values if len(values) <= 8 else (*values[:4], *values[-4:]) for values in ranges]
+    for values in itertools.islice(itertools.product(*ranges), _MOST_SAMPLES):
+        yield spec.name.format(dict(zip(spec.name.indices, values, strict=True)))
