@@ -18,6 +18,7 @@ from loftr2flax.models.loftr.fine import expectation, windows
 from loftr2flax.models.loftr.matching import (
     CoarseMatching,
     dual_softmax,
+    first_best,
     mutual_nearest,
     off_border,
     optimal_transport,
@@ -189,3 +190,9 @@ def test_selection_keeps_order_and_when_full_the_surest():
     ids, conf, valid = select(cell, confidence, match, 2)
     assert valid.tolist() == [True, True]
     assert ids.tolist() == [[0, 1], [2, 2], [7, 4]]
+
+
+@pytest.mark.parametrize("columns", [1, 63, 64, 65, 200])
+def test_first_best_is_argmax_also_where_there_is_a_draw(columns):
+    confidence = RNG.integers(0, 9, (2, 30, columns)).astype(np.float32)
+    np.testing.assert_array_equal(jax.jit(first_best)(confidence), confidence.argmax(2))
