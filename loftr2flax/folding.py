@@ -57,10 +57,15 @@ def _column(rows: Sequence[tuple[str, ...]], slot: int) -> list[str]:
 def _span(values: list[str]) -> str:
     if len(values) == 1:
         return values[0]
-    numbers = sorted(int(value) for value in values)
-    if numbers == list(range(numbers[0], numbers[-1] + 1)) and len(numbers) > 1:
-        return f"{{{numbers[0]}..{numbers[-1]}}}"
-    return "{" + ",".join(map(str, numbers)) + "}"
+    runs: list[list[int]] = []
+    for number in sorted(map(int, values)):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    if len(runs) == 1:
+        return f"{{{runs[0][0]}..{runs[0][-1]}}}"
+    return "{" + ",".join(f"{r[0]}..{r[-1]}" if len(r) > 2 else ",".join(map(str, r)) for r in runs) + "}"
 
 
 def _weave(words: Sequence[str], between: Sequence[str]) -> str:

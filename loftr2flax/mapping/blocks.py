@@ -125,11 +125,11 @@ class Blocks:
         return all(checked)
 
     def _constant_line(self, word: str, left: Scalar, node: yaml.Node, group: _In) -> None:
-        separator, before = ("." if word == "drop" else "/"), len(self.faults)
+        separator, before = ("." if word == "drop" else "/"), self.faults.noted
         half = read_half(self.reader, left, separator)
         constant = read_constant(self.reader, node, word)
         spec = self._spec(half, separator) if half else None
-        if half and spec and len(self.faults) == before:
+        if half and spec and self.faults.noted == before:
             source, target = (spec, None) if word == "drop" else (None, spec)
             self.rules.append(Rule(f"{left.text}: {word}", word, source, target, half.optional, group, constant))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Set
 
+from loftr2flax.errors import Place
 from loftr2flax.mapping.axes import ELLIPSIS, Layout
 from loftr2flax.mapping.names import Hole, Segment
 from loftr2flax.mapping.nodes import Faults, nearest
@@ -19,19 +20,23 @@ def check_rules(mapping: TensorMapping, faults: Faults, spoken: Set[str] = froze
 
     ``spoken`` holds the words of lines of which some could not be read, so that their indices do not pass for unused.
     """
-    unread = len(faults)
+    unread = faults.noted
     sound = True
     for rule in mapping.rules:
-        before = len(faults)
+        before = faults.noted
         for spec in (rule.source, rule.target):
             if spec is not None:
                 _check_name(mapping, rule, spec, faults)
-        if len(faults) == before:
+        if faults.noted == before:
             _check_line(mapping, rule, faults)
-        sound = sound and len(faults) == before
-    _check_unused(mapping, faults, spoken)
+        sound = sound and faults.noted == before
+    named = {
+        name for rule in mapping.rules for spec in (rule.source, rule.target) if spec for name in spec.name.indices
+    }
+    if named <= mapping.indices.keys():  # else one that seems unused is likely meant by a name that is misspelt
+        _check_unused(mapping, faults, spoken)
     if not mapping.rules and not unread:
-        faults.add(None, "no line maps anything")
+        faults.add(Place(mapping.path.name, 1, 1), "no line maps anything")
     if sound:
         check_overlaps(mapping, faults)
 
@@ -59,16 +64,15 @@ def _check_name(mapping: TensorMapping, rule: Rule, spec: Spec, faults: Faults) 
             if isinstance(part, Hole):
                 _check_hole(part, [mapping.indices[name] for _, name in part.terms], spec, faults)
         if _open_side_by_side(segment, mapping):
-            message = f"two open indices stand side by side in {str(spec.name)!r}; digits cannot tell where one ends"
+            message = f"two open indices stand side by side in {rule.line!r}; digits cannot tell where one ends"
             faults.add(spec.place, message, "give one of them an end: `0..1`")
     both = [name for name in spec.name.indices if name in spec.layout.names]
     if both:
         faults.add(spec.place, f"{both[0]} stands in the name and in the brackets of '{spec}'")
     closed = (mapping.indices[name].values for name in spec.name.indices)
     if math.prod(len(values) for values in closed if values is not None) > _MOST_NAMES:
-        faults.add(
-            spec.place, f"{str(spec.name)!r} stands for more than {_MOST_NAMES} names", "leave an index open: `0..`"
-        )
+        message = f"{rule.line!r} stands for more than {_MOST_NAMES} names"
+        faults.add(spec.place, message, "leave an index open: `0..`")
 
 
 def _check_hole(hole: Hole, indices: list[Index], spec: Spec, faults: Faults) -> None:

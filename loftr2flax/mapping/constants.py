@@ -19,7 +19,7 @@ def read_constant(reader: Reader, node: yaml.Node, word: str) -> Constant | None
 
     None stands for nothing, and for what has been told as a fault.
     """
-    before = len(reader.faults)
+    before = reader.faults.noted
     dtype: str | None = None
     value: Any = reader.plain(node)
     place = reader.place(node)
@@ -34,7 +34,7 @@ def read_constant(reader: Reader, node: yaml.Node, word: str) -> Constant | None
         if dtype is not None and dtype not in dtypes.NAMES:
             hint = nearest(str(dtype), dtypes.NAMES) or "such as float32 or int64"
             reader.faults.add(place, f"no dtype is called {dtype!r}", hint)
-    if len(reader.faults) > before or (value is None and dtype is None and word == "drop"):
+    if reader.faults.noted > before or (value is None and dtype is None and word == "drop"):
         return None
     return _constant(reader, node, value, dtype, word)
 

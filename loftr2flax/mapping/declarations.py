@@ -23,7 +23,7 @@ _NO_SEGMENT = re.compile(r"[\s./{}\[\]]|^$")
 def read_index(reader: Reader, name: Scalar, node: yaml.Node, *, tied: bool) -> Index | None:
     """``0..``, ``0..7`` or ``[q, k, v]``. What is wrong with its values hides nothing that lines say of the index."""
     values: tuple[IndexValue, ...] | None
-    before, start = len(reader.faults), 0
+    before, start = reader.faults.noted, 0
     if not IDENTIFIER.fullmatch(name.text):
         reader.faults.add(name.place, f"{name.text!r} cannot name an index")
         return None
@@ -39,13 +39,13 @@ def read_index(reader: Reader, name: Scalar, node: yaml.Node, *, tied: bool) -> 
         values = tuple(range(start, end + 1)) if found and found[2] else None
     else:
         values = tuple(_value(reader, name, item) for item in reader.scalars(node, f"index {name.text}"))
-        if len(reader.faults) == before and (len(set(values)) < len(values) or not values):
+        if reader.faults.noted == before and (len(set(values)) < len(values) or not values):
             shown = ", ".join(map(str, values))
             reader.faults.add(reader.place(node), f"index {name.text} needs values that differ: [{shown}]")
-    if tied and values is None and len(reader.faults) == before:
+    if tied and values is None and reader.faults.noted == before:
         message = f"nothing tells how many copies tied index {name.text} stands for"
         reader.faults.add(reader.place(node), message, "list them: [0, 1]")
-    return Index(name.text, values if len(reader.faults) == before else None, start, tied, name.place)
+    return Index(name.text, values if reader.faults.noted == before else None, start, tied, name.place)
 
 
 def _value(reader: Reader, name: Scalar, item: Scalar) -> IndexValue:

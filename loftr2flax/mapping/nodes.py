@@ -22,21 +22,23 @@ _MAX_DEPTH = 32
 
 
 class Faults:
-    """Faults in the order in which they are found; nothing stops at the first."""
+    """Faults in the order in which they are found; nothing stops at the first.
+
+    ``noted`` counts every call of `add`, so that a step can tell whether it went well.
+    """
 
     def __init__(self) -> None:
         self._found: dict[Fault, None] = {}
+        self.noted = 0
 
     @property
     def found(self) -> list[Fault]:
         """All faults so far."""
         return list(self._found)
 
-    def __len__(self) -> int:
-        return len(self._found)
-
     def add(self, place: Place | None, message: str, hint: str = "") -> None:
         """Notes one fault; the same one twice (from two leaves of a kind) counts once."""
+        self.noted += 1
         self._found[Fault(place, message, hint)] = None
 
     def raise_for(self, file: str) -> None:

@@ -11,10 +11,11 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+from loftr2flax.errors import Place
 from loftr2flax.mapping.matching import matcher_of
 from loftr2flax.mapping.names import IndexValue
 from loftr2flax.mapping.nodes import Faults
-from loftr2flax.mapping.rules import Spec, TensorMapping
+from loftr2flax.mapping.rules import Rule, Spec, TensorMapping
 
 _MOST_SAMPLES = 4096
 
@@ -25,16 +26,16 @@ def check_overlaps(mapping: TensorMapping, faults: Faults) -> None:
     for side, what in sides:
         specs = [(n, spec) for n, rule in enumerate(mapping.rules) if (spec := getattr(rule, side)) is not None]
         matcher = matcher_of(mapping, side)
-        told: set[tuple[int, int]] = set()
+        told: set[tuple[Place, Place]] = set()
         for number, spec in specs:
             for name in _samples(mapping, spec):
                 segments = name.split(spec.name.separator)
                 if side == "source":
-                    _check_aliases(mapping, spec, segments, faults)
+                    _check_aliases(mapping, mapping.rules[number], segments, faults)
                 found = [other for other, _ in matcher.match(segments)]
                 for other in dict.fromkeys(found):
-                    pair = (min(number, other), max(number, other))
-                    one, two = mapping.rules[pair[0]], mapping.rules[pair[1]]
+                    one, two = mapping.rules[min(number, other)], mapping.rules[max(number, other)]
+                    pair = (one.place, two.place)  # one fault for two lines, not for each leaf of their kinds
                     if pair in told or not mapping.compatible(one, two):
                         continue
                     place = getattr(two, side).place
@@ -44,15 +45,15 @@ def check_overlaps(mapping: TensorMapping, faults: Faults) -> None:
                         faults.add(place, f"{what} {name} is claimed here and at line {line}: {one.line!r}")
                     elif found.count(number) > 1:
                         told.add(pair)
-                        message = f"{str(spec.name)!r} is {name} for more than one setting of its indices"
+                        message = f"{one.line!r} names {name} for more than one setting of its indices"
                         faults.add(place, message, "every value must give a name of its own")
 
 
-def _check_aliases(mapping: TensorMapping, spec: Spec, segments: Sequence[str], faults: Faults) -> None:
+def _check_aliases(mapping: TensorMapping, rule: Rule, segments: Sequence[str], faults: Faults) -> None:
     for segment in segments:
         if segment in mapping.aliases:
-            message = f"{str(spec.name)!r} is never met: the alias makes {segment!r} into {mapping.aliases[segment]!r}"
-            faults.add(spec.place, message, "lines use the spelling on the alias's right side")
+            message = f"{rule.line!r} is never met: the alias makes {segment!r} into {mapping.aliases[segment]!r}"
+            faults.add(rule.place, message, "lines use the spelling on the alias's right side")
 
 
 def _samples(mapping: TensorMapping, spec: Spec) -> Iterator[str]:

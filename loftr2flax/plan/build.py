@@ -74,7 +74,7 @@ def build_plan(
     draft = Draft(mapping, sides, scope, groups, extents, infos, wishes.dtype, wishes.choose)
     draft.run(faults)
     check_outputs(mapping, draft.moves, sides, faults)
-    if len(faults):
+    if faults.noted:
         raise _mismatch(mapping, path, faults)
     return Plan(
         mapping,

@@ -31,7 +31,7 @@ def check_claims(mapping: TensorMapping, scope: Scope, groups: Groups, sides: Si
         else:
             message = f"{fold_line(names)} is claimed here and at line {one.place.line}: {one.line!r}"
         faults.add(two.place, message)
-    _tell_left_over(mapping, unclaimed(mapping, scope, groups), sides, faults)
+    _tell_left_over(mapping, scope, groups, sides, faults)
 
 
 def unclaimed(mapping: TensorMapping, scope: Scope, groups: Groups) -> list[str]:
@@ -42,19 +42,32 @@ def unclaimed(mapping: TensorMapping, scope: Scope, groups: Groups) -> list[str]
     ]
 
 
-def _tell_left_over(mapping: TensorMapping, left: Sequence[str], sides: Sides, faults: Faults) -> None:
+def _tell_left_over(mapping: TensorMapping, scope: Scope, groups: Groups, sides: Sides, faults: Faults) -> None:
+    left = unclaimed(mapping, scope, groups)
     lines: dict[str, Rule] = {}
     for rule in mapping.rules:
         if spec := sides.input(rule):
             lines.setdefault(str(spec.name), rule)
     folded = fold(left)
     for label, names in list(folded.items())[:_MOST_TOLD]:
-        near = closest(names[0], lines)
-        place = lines[near].place if near else top(mapping)
-        hint = f"the nearest line has {near}" if near else "claim it with a line, or put it under `drop:`"
+        place, hint = _nearest_line(mapping, scope, groups, lines, names[0])
         faults.add(place, f"left over: {label}" + (f" ({len(names)} in all)" if len(names) > 1 else ""), hint)
     if len(folded) > _MOST_TOLD:
         faults.add(top(mapping), f"left over: {len(left)} names in all, of which {_MOST_TOLD} kinds are shown")
+
+
+def _nearest_line(
+    mapping: TensorMapping, scope: Scope, groups: Groups, lines: Mapping[str, Rule], name: str
+) -> tuple[Place, str]:
+    """Where to look for a name that is left over, and why."""
+    rule = next((mapping.rules[number] for number, _ in scope.claims[name]), None)
+    if rule is not None and rule.group is not None:  # claimed, but by a line that does not hold
+        group, choice = rule.group
+        return rule.place, f"{choice!r} has it, but {groups.chosen.get(group)!r} of {group!r} fits best"
+    near = closest(name, lines)
+    if near:
+        return lines[near].place, f"the nearest line has {near}"
+    return top(mapping), "claim it with a line, or put it under `drop:`"
 
 
 def tell_missing(
@@ -90,7 +103,7 @@ def check_outputs(mapping: TensorMapping, moves: Sequence[Move], sides: Sides, f
         faults.add(two.rule.place, f"{names} is written here and at line {one.rule.place.line}: {one.rule.line!r}")
     if sides.separator == ".":  # a tree is being written
         _check_branches(first, faults)
-    if not moves and not len(faults):
+    if not moves and not faults.noted:
         message = "nothing would be written: no line that makes a leaf holds for this checkpoint"
         faults.add(top(mapping), message)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from loftr2flax.mapping.axes import ELLIPSIS, Axis, Layout
@@ -39,6 +39,7 @@ class Sizes:
 
     ragged: Ragged
     extents: Mapping[str, Sequence[IndexValue]]
+    indices: Collection[str] = ()
     known: dict[str, int] = field(default_factory=dict)
     rest: tuple[int, ...] | None = None
     origin: dict[str, str] = field(default_factory=dict)
@@ -52,7 +53,7 @@ class Sizes:
 
         ``told_by`` names the leaf whose shape told how far an index runs.
         """
-        sizes = cls(ragged_of(mapping, rule), extents)
+        sizes = cls(ragged_of(mapping, rule), extents, mapping.indices)
         for name in rule.spans:
             size = mapping.sizes.get(name)
             if size is not None and size.number is not None:
@@ -138,10 +139,15 @@ class Sizes:
         self.problems.append(problem)
 
     def _underdetermined(self, leaf: str, axis: Axis, size: int) -> None:
-        unknown = next(a.label for a in axis if a.name not in self.known and a.name not in self.ragged.over)
+        unknown = [a for a in axis if a.name not in self.known and a.name not in self.ragged.over]
+        one = next((a for a in unknown if a.name not in self.indices), unknown[0])
+        hint = f"give it: `let: {{{one.label}: …}}`"
+        if one.name in self.indices:
+            hint = f"give index {one.label} an end: `0..7`"
         product = " × ".join(a.label for a in axis)
-        text = f"{size} = {product} of {{0}} does not tell the size of {unknown}"
-        self.problems.append(Problem(text, (leaf,), f"give it: `let: {{{unknown}: …}}`"))
+        self.problems.append(
+            Problem(f"{size} = {product} of {{0}} does not tell the size of {one.label}", (leaf,), hint)
+        )
 
 
 def open_in(layout: Layout, indices: Mapping[str, Index]) -> list[str]:
