@@ -10,6 +10,7 @@ from typing import Any
 
 from loftr2flax.checkpoint import Checkpoint, Container, LeafInfo, Unread
 from loftr2flax.convert.fitting import fitting_plans
+from loftr2flax.convert.provenance import made_with
 from loftr2flax.errors import Fault, MappingMismatch
 from loftr2flax.folding import fold
 from loftr2flax.formats import open_checkpoint
@@ -55,6 +56,7 @@ class Inspection:
       looks_like: a sentence on the model, or "".
       fits: shipped mappings that fit, those that claim all leaves first.
       obstacles: why the nearest mapping does not fit, where none does.
+      asked: the container that the caller asked for, or None.
     """
 
     path: Path
@@ -72,6 +74,7 @@ class Inspection:
     looks_like: str
     fits: tuple[Fit, ...]
     obstacles: tuple[Fault, ...]
+    asked: str | None = None
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -104,7 +107,8 @@ class Inspection:
         stem = self.path.name.split(".")[0]
         best = [fit for fit in self.fits if fit.claims == self.fits[0].claims]
         output, back = (f"{stem}.npz", ()) if self.direction == "forward" else (f"{stem}_torch.ckpt", ("--reverse",))
-        return [("convert", str(self.path), "-m", fit.mapping, *back, "-o", output) for fit in best]
+        chosen = () if self.asked is None else ("--state-dict", self.asked)
+        return [("convert", str(self.path), "-m", fit.mapping, *chosen, *back, "-o", output) for fit in best]
 
     def __repr__(self) -> str:
         return f"<inspection of {self.path}: {len(self.infos)} leaves, {self.looks_like or 'no known model'}>"
@@ -141,13 +145,14 @@ def inspect_checkpoint(path: str | os.PathLike[str], state_dict: str | None = No
             identify(best) if best else "",
             tuple(Fit(p.mapping.stem, len(checkpoint.infos) - len(p.outside), p.absent) for p in plans),
             _obstacles(refused) if not plans else (),
+            state_dict,
         )
 
 
 def _plans(checkpoint: Checkpoint, direction: Direction) -> tuple[list[Plan], list[MappingMismatch]]:
     plans, refused = fitting_plans(checkpoint.infos, direction, Wishes(), str(checkpoint.path), every=True)
-    made_by = ((checkpoint.contents.provenance or {}).get("mapping") or {}).get("name")
-    return sorted(plans, key=lambda p: (p.mapping.name != made_by, len(p.outside))), refused
+    maker = made_with(checkpoint)
+    return sorted(plans, key=lambda p: (p.mapping.name != maker, len(p.outside))), refused
 
 
 def _obstacles(refused: list[MappingMismatch]) -> tuple[Fault, ...]:

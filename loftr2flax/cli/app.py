@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import typer
 
-from loftr2flax.cli import convert, demo, inspect, mapping, output, verify
+from loftr2flax.cli import convert, demo, inspect, mapping, match, output, verify
 from loftr2flax.errors import Loftr2FlaxError
 
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
+EXIT_PIPE = 141  # what a shell says of a program whose reader went away before its end
 EXIT_TERMINATED = 143
 
 app = typer.Typer(
@@ -30,6 +32,7 @@ app.command("inspect")(inspect.inspect)
 app.command("convert")(convert.convert)
 app.add_typer(verify.app, name="verify")
 app.add_typer(mapping.app, name="mapping")
+app.command("match")(match.match)
 app.command("demo")(demo.demo)
 
 
@@ -53,12 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
       arguments: the command line without the program's name; None for the process's own.
     """
     signal.signal(signal.SIGTERM, _terminate)
-    code = _run(list(sys.argv[1:] if arguments is None else arguments))
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader has gone: nothing more can be said, and Python must not try at its exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(code)
+    sys.exit(_settled(_run(list(sys.argv[1:] if arguments is None else arguments))))
 
 
 def _run(arguments: list[str]) -> int:
@@ -76,8 +74,11 @@ def _run(arguments: list[str]) -> int:
         return EXIT_INTERRUPTED
     except _Terminated:
         return EXIT_TERMINATED
-    except BrokenPipeError:
-        return 0
+    except output.ReaderGone:
+        return EXIT_PIPE
+    except OSError as error:
+        _tell(arguments, _system_message(error), "check the path, its permissions and the space on its disk", 4)
+        return 4
     except MemoryError:
         _tell(arguments, "out of memory", "close other programs, or convert on a larger machine", 4)
         return 4
@@ -94,7 +95,34 @@ def _run(arguments: list[str]) -> int:
         return EXIT_BUG
 
 
+def _settled(code: int) -> int:
+    """The exit code once all output is out."""
+    try:
+        with output.blaming_stdout():
+            _flush(sys.stdout)
+    except output.ReaderGone:
+        pass  # all was said, and the answer stands
+    except Loftr2FlaxError as error:
+        output.complain(error.message, error.hint)
+        code = code or error.exit_code
+    with contextlib.suppress(OSError):
+        _flush(sys.stderr)
+    return code
+
+
+def _flush(stream: TextIO | None) -> None:
+    if stream is None:
+        return
+    try:
+        stream.flush()
+    except OSError:  # turned away for good, or Python would try again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        raise
+
+
 def _tell(arguments: Sequence[str], message: str, hint: str, code: int) -> None:
+    if not message:  # a verb without arguments: its help has been shown
+        return
     output.complain(message, hint)
     if "--json" in arguments:
         output.emit_json("error", {"error": message, "hint": hint, "exit_code": code})
@@ -103,6 +131,10 @@ def _tell(arguments: Sequence[str], message: str, hint: str, code: int) -> None:
 def _usage_message(error: typer.TyperException) -> str:
     text: str = error.format_message() if hasattr(error, "format_message") else str(error)
     return text[:1].lower() + text[1:].rstrip(".")
+
+
+def _system_message(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
 
 
 def _command(error: typer.TyperException) -> str:

@@ -50,9 +50,10 @@ Force = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists."
 
 
 def convert(
+    context: typer.Context,
     source: options.Source,
-    out: Output = None,
     mapping: options.MappingName = None,
+    out: Output = None,
     format: Format = None,
     prefix: options.Prefix = None,
     state_dict: options.StateDict = None,
@@ -94,10 +95,22 @@ def convert(
                 job.write(progress)
             _conclude(job.conversion(written=True), json)
     except PrefixNotFound as error:
-        named = ["-m", mapping] if mapping else []
-        words = ["loftr2flax", "convert", str(source), *named, "-o", str(out or "out.npz"), "--prefix", error.found[0]]
-        error.hint = shlex.join(words)
+        error.hint = _again(context, prefix=error.found[0])
         raise
+
+
+def _again(context: typer.Context, **changed: str) -> str:
+    """The command as it was given, with some options changed."""
+    words = ["loftr2flax", "convert"]
+    for parameter in context.command.params:
+        value = changed.get(str(parameter.name), context.params[str(parameter.name)])
+        option = [] if parameter.param_type_name == "argument" else [min(parameter.opts, key=len)]
+        if value is True:
+            words += option
+        elif value is not None and value is not False:
+            for one in value if isinstance(value, (list, tuple)) else [value]:
+                words += [*option, str(one)]
+    return shlex.join(words)
 
 
 def _introduce(result: Conversion) -> None:

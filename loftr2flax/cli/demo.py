@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Annotated
 import typer
 
 from loftr2flax.cli.output import emit
-from loftr2flax.errors import Loftr2FlaxError
+from loftr2flax.errors import EnvironmentFault, Loftr2FlaxError
 
 
 class DemoFailed(Loftr2FlaxError):
@@ -30,6 +31,8 @@ def demo(
     from loftr2flax.sample import write_sample
 
     with _place(folder) as place:
+        if any(place.iterdir()):
+            raise EnvironmentFault(f"{place}: is not empty", "name a new folder with --folder")
         write_sample(place / "loftr_demo.ckpt")
         emit("# A small LoFTR with random weights, in the layout of the published checkpoints.")
         _step(place, "inspect loftr_demo.ckpt")
@@ -73,7 +76,15 @@ def _step(place: Path, command: str, expect: int = 0) -> None:
 
     emit(f"$ loftr2flax {command}")
     program = [sys.executable, "-m", "loftr2flax", *shlex.split(command)]
-    done = subprocess.run(program, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(
+        program,
+        cwd=place,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        check=False,
+    )
     emit(done.stdout.rstrip("\n") + (f"\n[exit {expect}]" if expect else "") + "\n")
     if done.returncode != expect:
         raise DemoFailed(f"`{command}` ended with {done.returncode}, not {expect}", "please report it")

@@ -112,7 +112,7 @@ def _lacks(absent: tuple[str, ...]) -> list[str]:
 
 
 def _maker(record: Mapping[str, Any]) -> str:
-    mapping, source = record.get("mapping") or {}, record.get("source") or {}
+    mapping, source = (part if isinstance(part := record.get(n), dict) else {} for n in ("mapping", "source"))
     made = f"{record.get('tool', 'loftr2flax')}, {mapping.get('name', '?')}, {record.get('direction', '?')}"
     return f"{made}, from a {source.get('format', '?')} file with sha256 {str(source.get('sha256', '?'))[:16]}…"
 

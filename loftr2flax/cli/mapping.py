@@ -103,6 +103,9 @@ def _show_blind(plan: Plan, file: Path | None) -> None:
 
     matrices = sum(len(move.info.shape) > 1 for move in plan.moves)
     emit(f"fits {file}: {leaves(len(plan.moves))}, {plural(matrices, 'weight')} of two axes or more")
+    if not plan.blind:
+        emit("blind: none; a wrong layout would show in every shape")
+        return
     emit(f"blind: {len(plan.blind)} of {matrices} would keep their shape with the layout wrong;")
     emit("only a run of both models can protect these:")
     alike: dict[tuple[str, ...], list[str]] = {}

@@ -5,8 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
+
+from loftr2flax.errors import EnvironmentFault
+
+
+class ReaderGone(Exception):
+    """Whoever read our data has closed the pipe: `loftr2flax inspect FILE | head -1`."""
+
 
 quiet = False
 """Whether `--quiet` was given: talk that is neither an error nor data is left out."""
@@ -24,26 +31,29 @@ def name_of(text: str) -> str:
 
 def emit(text: str = "") -> None:
     """A line of data."""
-    _write(sys.stdout, text)
+    _data(text)
 
 
 def say(text: str) -> None:
     """A line of talk."""
     if not quiet:
-        _write(sys.stderr, text)
+        _talk(printable(text))
 
 
 def complain(message: str, hint: str) -> None:
-    """An error and its hint."""
+    """An error and its hint. Further lines of the message are indented, so that no leaf's name can pass for a hint."""
     paint = _painter()
-    _write(sys.stderr, f"{paint('error:', '1;31')} {printable(message)}")
+    first, *more = printable(message).split("\n")
+    _talk(f"{paint('error:', '1;31')} {first}")
+    for line in more:
+        _talk(line if line.startswith("  ") else f"  {line}")
     if hint:
-        _write(sys.stderr, f"{paint('hint:', '1;36')} {printable(hint)}")
+        _talk(f"{paint('hint:', '1;36')} {name_of(hint)}")
 
 
 def emit_json(schema: str, value: Mapping[str, Any]) -> None:
     """One JSON document with its schema's name."""
-    _write(sys.stdout, json.dumps({"schema": f"loftr2flax.{schema}/1", **value}, indent=2, ensure_ascii=True))
+    _data(json.dumps({"schema": f"loftr2flax.{schema}/1", **value}, indent=2, ensure_ascii=True))
 
 
 def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
@@ -110,7 +120,36 @@ def _painter() -> Callable[[str, str], str]:
     return lambda text, code: text
 
 
+def _data(text: str) -> None:
+    with blaming_stdout():
+        _write(sys.stdout, text)
+
+
+@contextmanager
+def blaming_stdout() -> Iterator[None]:
+    """Turns the system's refusal to take our data into an error of ours.
+
+    Raises:
+      ReaderGone: the pipe is closed.
+      EnvironmentFault: the disk is full, or worse.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise ReaderGone from None
+    except OSError as error:
+        message = f"standard output cannot be written: {error.strerror}"
+        raise EnvironmentFault(message, "send it to a place with space") from None
+
+
+def _talk(text: str) -> None:
+    with suppress(OSError):  # nobody listens any more: no reason to stop the work that is talked about
+        _write(sys.stderr, text)
+
+
 def _write(stream: Any, text: str) -> None:
+    if stream is None:  # closed before we began
+        return
     try:
         stream.write(text + "\n")
     except UnicodeEncodeError:  # a terminal or a pipe that knows ASCII alone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +37,9 @@ def bit_difference(leaf: str, expected: np.ndarray, actual: np.ndarray) -> Diffe
         return Difference(leaf, f"shape {actual.shape} instead of {expected.shape}")
     if expected.dtype != actual.dtype:
         return Difference(leaf, f"{actual.dtype} instead of {expected.dtype}")
-    left, right = (np.ascontiguousarray(a).reshape(-1).view(np.uint8).reshape(a.size, -1) for a in (expected, actual))
+    left, right = (
+        np.ascontiguousarray(a).reshape(-1).view(np.uint8).reshape(a.size, a.itemsize) for a in (expected, actual)
+    )
     if np.array_equal(left, right):
         return None
     unequal = (left != right).any(axis=1)
@@ -47,9 +50,17 @@ def bit_difference(leaf: str, expected: np.ndarray, actual: np.ndarray) -> Diffe
         leaf,
         f"{count:,} of {expected.size:,} elements differ",
         index,
-        _exactly(expected[index]),
-        _exactly(actual[index]),
+        *_told_apart(expected[index], actual[index]),
     )
+
+
+def _told_apart(expected: np.generic, actual: np.generic) -> tuple[str, str]:
+    """Both values as text; with their bits where the text is the same, as it is for two NaNs."""
+    texts = _exactly(expected), _exactly(actual)
+    if texts[0] != texts[1]:
+        return texts
+    bits = [value.tobytes()[:: 1 if sys.byteorder == "big" else -1].hex() for value in (expected, actual)]
+    return f"{texts[0]} (0x{bits[0]})", f"{texts[1]} (0x{bits[1]})"
 
 
 def _exactly(value: np.generic) -> str:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 from loftr2flax.checkpoint import Checkpoint, Scratch
 from loftr2flax.compare.leaves import Difference, bit_difference
 from loftr2flax.convert import Order, prepared
+from loftr2flax.convert.job import shipped_maker
+from loftr2flax.convert.provenance import made_with
 from loftr2flax.convert.stream import stream
+from loftr2flax.errors import UsageError
 from loftr2flax.formats import open_checkpoint
 from loftr2flax.mapping import TensorMapping
 from loftr2flax.plan import Plan
@@ -55,19 +60,29 @@ def verify_weights(
       source: the torch checkpoint.
       target: the Flax tree.
       mapping: a shipped name or a path; None for the one that the target's provenance names, else the one that fits.
-      prefix, state_dict: as for `convert_checkpoint`.
+      prefix: as for `convert_checkpoint`.
+      state_dict: the container of the source; None for the one that the target's provenance names, if it is there.
       progress: called after each leaf with leaves done and leaves in all.
 
     Raises:
       Loftr2FlaxError: a file is refused, or the mapping does not fit the source.
     """
     with open_checkpoint(target) as actual:
+        if actual.format.startswith("torch"):
+            raise UsageError(f"{target}: is a PyTorch file", "`loftr2flax verify weights FILE OUT`: OUT is a Flax tree")
         made = actual.contents.provenance or {}
-        if mapping is None:
-            mapping = str((made.get("mapping") or {}).get("name", "")).split("/")[0] or None
+        mapping = mapping if mapping is not None else shipped_maker(actual, made_with(actual))
+        state_dict = state_dict if state_dict is not None else _container(source, made)
         order = Order(mapping, format="npz", prefix=prefix, state_dict=state_dict, dtype=made.get("dtype"))
         with prepared(source, None, order) as job:
             return _compare(job.plan, job.source, actual, progress)
+
+
+def _container(source: str | os.PathLike[str], made: Mapping[str, Any]) -> str | None:
+    """The container that the conversion was made from, where the source has it beside others."""
+    with open_checkpoint(source) as checkpoint:
+        found = [container.path for container in checkpoint.contents.containers]
+    return made["container"] if len(found) > 1 and made.get("container") in found else None
 
 
 def _compare(
@@ -79,15 +94,16 @@ def _compare(
     ]
     compared = numbers = 0
     scratch = Scratch()
-    for count, (move, expected) in enumerate(stream(plan.moves, source), 1):
-        if move.leaf not in actual.infos:
-            differences.append(Difference(move.leaf, "missing"))
-            continue
-        found = bit_difference(move.leaf, expected, actual.read(move.leaf, scratch))
-        compared += 1
-        numbers += move.info.size
-        if found:
-            differences.append(found)
-        if progress is not None:
-            progress(count, len(plan.moves))
+    with closing(stream(plan.moves, source)) as made:
+        for count, (move, expected) in enumerate(made, 1):
+            if move.leaf in actual.infos:
+                found = bit_difference(move.leaf, expected, actual.read(move.leaf, scratch))
+                compared += 1
+                numbers += move.info.size
+            else:
+                found = Difference(move.leaf, "missing")
+            if found:
+                differences.append(found)
+            if progress is not None:
+                progress(count, len(plan.moves))
     return WeightsVerdict(plan, compared, numbers, tuple(differences))

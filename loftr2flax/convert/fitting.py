@@ -8,7 +8,7 @@ from loftr2flax.checkpoint import LeafInfo
 from loftr2flax.errors import MappingMismatch
 from loftr2flax.mapping import load_mapping, shipped_names
 from loftr2flax.mapping.rules import Direction, TensorMapping
-from loftr2flax.plan import Plan, Wishes, build_plan
+from loftr2flax.plan import Plan, PrefixNotFound, Wishes, build_plan
 
 
 def fitting_plans(
@@ -38,6 +38,7 @@ def find_plan(infos: Mapping[str, LeafInfo], direction: Direction, wishes: Wishe
     """The plan of the one shipped mapping that fits.
 
     Raises:
+      PrefixNotFound: what a mapping names is there, but not under ``wishes.prefix``.
       MappingMismatch: none fits, or several do; the message lists them.
     """
     plans, refused = fitting_plans(infos, direction, wishes, path)
@@ -49,6 +50,8 @@ def find_plan(infos: Mapping[str, LeafInfo], direction: Direction, wishes: Wishe
             f"{path}: {len(plans)} mappings fit: {', '.join(names)}", f"say which: `--mapping {names[0]}`"
         )
     nearest = min(refused, key=lambda error: len(error.faults) or len(infos))
+    if isinstance(nearest, PrefixNotFound):
+        raise nearest
     message = f"{path}: no shipped mapping fits ({', '.join(shipped_names())}); the nearest says:\n{nearest.message}"
     raise MappingMismatch(message, nearest.hint, nearest.faults)
 

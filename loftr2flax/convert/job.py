@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from loftr2flax.checkpoint import Checkpoint
+from loftr2flax.convert.facts import with_facts
 from loftr2flax.convert.fitting import find_plan
 from loftr2flax.convert.provenance import MOST_KEPT, FileHash, Kept, Memory, forward_record, reverse_record
 from loftr2flax.convert.stream import stream
 from loftr2flax.convert.values import Conversion, Order, Progress
 from loftr2flax.convert.wayback import forgotten, remembered
 from loftr2flax.errors import InputError, MappingMismatch, UsageError
+from loftr2flax.folding import fold_line
 from loftr2flax.formats import open_checkpoint
 from loftr2flax.formats.writer import format_of, open_writer
 from loftr2flax.mapping import Direction, TensorMapping, load_mapping, shipped_names
-from loftr2flax.mapping.nodes import nearest
 from loftr2flax.plan import Plan, Wishes, build_plan
 
 _FORWARD = ("npz", "msgpack", "safetensors")
@@ -109,8 +110,8 @@ class Job:
             record = reverse_record(self.plan, self.source, self.digest.hexdigest())
         moves = {move.leaf: move for move in self.plan.moves}
         writer = open_writer(self.output, self.format, infos, record, force=self.order.force, container=self.container)
-        with writer as file:
-            for move, array in stream([moves[name] for name in file.order], self.source):
+        with writer as file, closing(stream([moves[name] for name in file.order], self.source)) as made:
+            for move, array in made:
                 file.write(move.leaf, array)
                 done += array.nbytes
                 if progress is not None:
@@ -126,10 +127,12 @@ class Job:
             name, sha256 = self.memory.mapping
             mapping = self.plan.mapping
             if name and (name, sha256) != (mapping.name, mapping.sha256):
-                notes.append(f"{self.source.path} was made with {name}, another mapping or another version of it")
-            lost = forgotten(self.plan, self.memory)
+                other = "another mapping" if name != mapping.name else "another version of the mapping"
+                notes.append(f"{self.source.path} was made with {name}, {other}")
+            lost = forgotten(self.plan, self.memory, self.order.prefix)
             if lost:
-                notes.append(f"{len(lost)} keys of the original are not brought back, {lost[0]} the first")
+                keys = "1 key" if len(lost) == 1 else f"{len(lost)} keys"
+                notes.append(f"not brought back: {keys} of the original, {fold_line(lost)}")
         return notes
 
     def _check_fills(self) -> None:
@@ -158,47 +161,56 @@ def prepared(source: str | os.PathLike[str], output: str | os.PathLike[str] | No
     with open_checkpoint(source, order.state_dict if not order.reverse else None) as checkpoint:
         if target is not None and target.exists() and any(target.samefile(file) for file in checkpoint.files):
             raise UsageError(f"{target}: is the input itself", "name another output")
+        _check_direction(checkpoint, order)
         digest = FileHash(checkpoint.files) if target is not None else None
-        memory = Memory.of(checkpoint) if order.reverse else Memory()
+        mapping = load_mapping(order.mapping) if isinstance(order.mapping, str | os.PathLike) else order.mapping
+        memory = Memory.of(checkpoint).of_mapping(mapping) if order.reverse else Memory()
         container = checkpoint.contents.container
         if order.reverse:
             container = memory.container if order.state_dict is None else order.state_dict
         wishes = Wishes(order.prefix, order.dtype, order.choose, memory.groups)
-        plan = _plan(checkpoint, order, wishes, memory)
+        plan = _plan(checkpoint, mapping, order, wishes, memory)
         _check_readable(checkpoint, plan)
         yield Job(checkpoint, target, format, order, plan, memory, order.mapping is None, container, digest)
 
 
-def _plan(checkpoint: Checkpoint, order: Order, wishes: Wishes, memory: Memory) -> Plan:
+def _check_direction(checkpoint: Checkpoint, order: Order) -> None:
+    """A torch file is not converted back, nor a tree forward: told at once, and not as names that nobody knows."""
+    if order.reverse and checkpoint.format.startswith("torch"):
+        raise UsageError(
+            f"{checkpoint.path}: is a PyTorch file, and --reverse reads a Flax tree", "leave out --reverse"
+        )
+    if not order.reverse and checkpoint.infos and all("/" in name for name in checkpoint.infos):
+        raise UsageError(f"{checkpoint.path}: is a Flax tree already", "`--reverse` goes from Flax to PyTorch")
+
+
+def _plan(checkpoint: Checkpoint, mapping: TensorMapping | None, order: Order, wishes: Wishes, memory: Memory) -> Plan:
     direction: Direction = "reverse" if order.reverse else "forward"
     path = str(checkpoint.path)
-    mapping = order.mapping if order.mapping is not None else _made_with(checkpoint, memory)
+    mapping = mapping or shipped_maker(checkpoint, memory.mapping[0])
     if mapping is None:
         plan = find_plan(checkpoint.infos, direction, wishes, path)
     else:
-        known = mapping if isinstance(mapping, TensorMapping) else load_mapping(mapping)
-        plan = build_plan(known, checkpoint.infos, direction, wishes, path)
+        plan = build_plan(mapping, checkpoint.infos, direction, wishes, path)
+    if not plan.moves:
+        message = f"{path}: {plan.mapping.name} makes nothing of it: every line that fits is a drop"
+        raise MappingMismatch(message, "`loftr2flax mapping check` shows the lines")
     if order.facts:
-        plan = replace(plan, mapping=_with_facts(plan.mapping, order))
+        plan = replace(plan, mapping=with_facts(plan.mapping, order.facts))
     return remembered(plan, memory, order.prefix) if order.reverse else plan
 
 
-def _made_with(checkpoint: Checkpoint, memory: Memory) -> str | None:
-    """The shipped mapping that a tree was made with; None where it does not say."""
-    name = memory.mapping[0]
+def shipped_maker(checkpoint: Checkpoint, name: str) -> TensorMapping | None:
+    """The shipped mapping that a file says that it was made with; None where it does not say.
+
+    Raises:
+      MappingMismatch: it was made with a mapping that does not ship.
+    """
     stem = name.split("/")[0]
     if name and stem not in shipped_names():
         message = f"{checkpoint.path}: was made with {name}, which does not ship with loftr2flax"
         raise MappingMismatch(message, "give its file with `--mapping`")
-    return stem or None
-
-
-def _with_facts(mapping: TensorMapping, order: Order) -> TensorMapping:
-    for name in order.facts:
-        if name not in mapping.facts:
-            hint = nearest(name, mapping.facts) or f"its facts are {', '.join(mapping.facts)}"
-            raise UsageError(f"--fact {name}: {mapping.name} states no fact of that name", hint)
-    return replace(mapping, facts={**mapping.facts, **order.facts})
+    return load_mapping(stem) if stem else None
 
 
 def _check_readable(checkpoint: Checkpoint, plan: Plan) -> None:

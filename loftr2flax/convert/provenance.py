@@ -19,6 +19,7 @@ import numpy as np
 from loftr2flax import dtypes
 from loftr2flax.checkpoint import Checkpoint, LeafInfo
 from loftr2flax.errors import CorruptFile
+from loftr2flax.mapping.rules import TensorMapping
 from loftr2flax.plan.moves import Plan
 from loftr2flax.version import VERSION
 
@@ -113,6 +114,12 @@ def _record(plan: Plan, source: Checkpoint, sha256: str) -> dict[str, Any]:
     }
 
 
+def made_with(source: Checkpoint) -> str:
+    """The name of the mapping that a file was made with ("loftr/1"), or "" where it does not say."""
+    mapping = (source.contents.provenance or {}).get("mapping")
+    return str(mapping.get("name", "")) if isinstance(mapping, Mapping) else ""
+
+
 @dataclass(frozen=True)
 class Memory:
     """What the way back knows from an output's record; all empty for a tree that carries none.
@@ -144,13 +151,18 @@ class Memory:
             return cls()
         try:
             return cls(
-                (record["mapping"]["name"], record["mapping"]["sha256"]),
+                (str(record["mapping"]["name"]), str(record["mapping"]["sha256"])),
                 str(record["container"]),
                 str(record["root"]),
                 tuple(map(str, record["keys"])),
                 {str(key): Kept.from_json(value) for key, value in record["dropped"].items()},
                 tuple(map(str, record["groups"])),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             message = f"{source.path}: its record of provenance is damaged: {error}"
             raise CorruptFile(message, "convert the torch file again") from error
+
+    def of_mapping(self, mapping: TensorMapping | None) -> Memory:
+        """What is of use with a mapping: keys, groups and dropped values mean nothing to another one."""
+        known = mapping is None or not self.mapping[0] or mapping.name == self.mapping[0]
+        return self if known else Memory(self.mapping, self.container)

@@ -6,7 +6,7 @@ Memory holds two leaves at a time (one being made, one being written), whatever 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from functools import partial
 from queue import SimpleQueue
 
@@ -19,8 +19,10 @@ Made = tuple[Move, np.ndarray]
 _SLOTS = 2
 
 
-def stream(moves: Sequence[Move], checkpoint: Checkpoint) -> Iterator[Made]:
+def stream(moves: Sequence[Move], checkpoint: Checkpoint) -> Generator[Made]:
     """Each move with its array, in order. An array is valid until the next one is asked for.
+
+    Close it (`contextlib.closing`) before the checkpoint: a worker may still be reading where the consumer gave up.
 
     Raises:
       Loftr2FlaxError: whatever reading or running a move raises, at that move's turn.

@@ -19,8 +19,7 @@ def remembered(plan: Plan, memory: Memory, prefix: str | None) -> Plan:
       memory: what the tree's provenance says.
       prefix: what to put before every key, or None for what the original had.
     """
-    root = memory.root if prefix is None else prefix.strip(".")
-    before = f"{root}." if root else ""
+    before = _before(memory, prefix)
     moves = {move.leaf: move for move in plan.moves}
     if not memory.keys:
         return replace(plan, moves=tuple(replace(move, leaf=before + move.leaf) for move in moves.values()))
@@ -28,7 +27,7 @@ def remembered(plan: Plan, memory: Memory, prefix: str | None) -> Plan:
     for key in memory.keys:
         canonical = canonical_key(plan.mapping, key)
         move = moves.pop(canonical, None)
-        if key in memory.dropped:
+        if key in memory.dropped and (move is None or not move.pieces):  # a record never replaces what the tree holds
             move = _kept(plan, canonical, memory.dropped[key])
         if move is not None:
             ordered.append(replace(move, leaf=before + key))
@@ -38,10 +37,16 @@ def remembered(plan: Plan, memory: Memory, prefix: str | None) -> Plan:
     return replace(plan, moves=tuple(ordered))
 
 
-def forgotten(plan: Plan, memory: Memory) -> tuple[str, ...]:
-    """Keys of the original that the plan does not bring back, because the mapping is another one."""
-    made = {move.leaf.removeprefix(f"{memory.root}.") for move in plan.moves}
-    return tuple(key for key in memory.keys if key not in made)
+def forgotten(plan: Plan, memory: Memory, prefix: str | None) -> tuple[str, ...]:
+    """Keys of the original that the plan does not bring back, because the mapping is another version."""
+    before = _before(memory, prefix)
+    made = {move.leaf for move in plan.moves}
+    return tuple(key for key in memory.keys if before + key not in made)
+
+
+def _before(memory: Memory, prefix: str | None) -> str:
+    root = memory.root if prefix is None else prefix.strip(".")
+    return f"{root}." if root else ""
 
 
 def canonical_key(mapping: TensorMapping, key: str) -> str:

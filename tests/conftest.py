@@ -1,0 +1,78 @@
+"""Checkpoints that many tests need, made once, and the two ways to run the program."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from program import Outcome, run_program
+
+SHARED = Path(os.environ.get("LOFTR2FLAX_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+@pytest.fixture(scope="session")
+def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint in the official layout at full size, no two tensors of it alike: 211 tensors, 46 MB."""
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # the workers share one
+    path = folder / "official.ckpt"
+    with (folder / "official.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            _write_official(path.with_suffix(".part"))
+            path.with_suffix(".part").rename(path)
+    return path
+
+
+def _write_official(path: Path) -> None:
+    import kornia
+    import torch
+
+    state = kornia.feature.LoFTR(pretrained=None).state_dict()
+    generator = torch.Generator().manual_seed(2104)
+    for number, value in enumerate(state.values()):
+        value.copy_(torch.randn(value.shape, generator=generator) if value.is_floating_point() else 1000 + number)
+    torch.save({"state_dict": {f"matcher.{key}": value for key, value in state.items()}}, path)
+
+
+@pytest.fixture(scope="session")
+def student() -> Path:
+    """Real trained weights, 177 tensors beside an optimizer's state."""
+    path = SHARED / "data" / "loftr_student" / "LoFTR_teacher.pt"
+    if not path.exists():
+        pytest.skip(f"{path} is not there; LOFTR2FLAX_SHARED names the folder that has data/loftr_student/")
+    return path
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., Outcome]:
+    """The real program, in a process of its own that runs in ``tmp_path``."""
+
+    def call(*arguments: object, **options: str) -> Outcome:
+        return run_program(*arguments, cwd=tmp_path, **options)
+
+    return call
+
+
+@pytest.fixture
+def call(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+    """The program inside this process, working in ``tmp_path``: a twentieth of the time of a process."""
+    from loftr2flax.cli import main
+
+    def call(*arguments: object) -> Outcome:
+        monkeypatch.chdir(tmp_path)
+        before = signal.getsignal(signal.SIGTERM)
+        capfd.readouterr()
+        try:
+            with pytest.raises(SystemExit) as ended:
+                main([str(argument) for argument in arguments])
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        out, err = capfd.readouterr()
+        return Outcome(int(ended.value.code or 0), out, err)
+
+    return call

@@ -1,0 +1,60 @@
+"""The program under test: run as a process of its own, or inside this one where a process adds nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command ended with."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The text of the one ``error:`` line."""
+        return self._only("error: ")
+
+    @property
+    def hint(self) -> str:
+        """The text of the one ``hint:`` line."""
+        return self._only("hint: ")
+
+    @property
+    def json(self) -> Any:
+        """The one document on stdout."""
+        return json.loads(self.out)
+
+    def _only(self, word: str) -> str:
+        (line,) = (line for line in self.err.splitlines() if line.startswith(word))
+        return line.removeprefix(word)
+
+
+def run_program(*arguments: object, cwd: Path | None = None, prefix: str = "", **environment: str) -> Outcome:
+    """``python -m loftr2flax`` with these arguments; ``prefix`` is Python code to run before it."""
+    words = [sys.executable, *_start(prefix), *map(str, arguments)]
+    done = subprocess.run(
+        words, cwd=cwd, env={**os.environ, **environment}, capture_output=True, check=False, encoding="utf-8"
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def _start(prefix: str) -> list[str]:
+    return ["-c", f"{prefix}\nfrom loftr2flax.cli import main\nmain()"] if prefix else ["-m", "loftr2flax"]
+
+
+def words_of(command: str) -> list[str]:
+    """The arguments of a command as a hint gives it, without the program's name."""
+    program, *words = shlex.split(command)
+    assert program == "loftr2flax", command
+    return words
