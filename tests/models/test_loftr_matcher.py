@@ -75,21 +75,6 @@ def test_arrays_have_room_for_all_and_zeros_where_there_is_no_match(found):
     assert not np.asarray(found.mconf)[~valid].any()
 
 
-def test_capacity_keeps_the_surest(state, images, found):
-    config = replace(SMALL, capacity=10)
-    few = jax.jit(LoFTR(config).apply)(flax_variables(state, SMALL), *images)
-    assert few.mconf.shape == (10,)
-    assert few.found == found.found
-    np.testing.assert_allclose(np.sort(few.mconf), np.sort(found.mconf)[-10:], rtol=1e-3)
-
-
-def test_given_ids_are_refined_instead_of_those_found(state, images, found):
-    all_of_them = found.compact()
-    again = jax.jit(LoFTR(SMALL).apply)(flax_variables(state, SMALL), *images, ids=jnp.asarray(all_of_them.ids))
-    np.testing.assert_allclose(again.mkpts1, all_of_them.mkpts1, atol=1e-4)
-    assert np.asarray(again.valid).all()
-
-
 def test_no_match_at_all(state, images):
     none = jax.jit(LoFTR(replace(SMALL, threshold=1.0)).apply)(flax_variables(state, SMALL), *images)
     assert none.compact().mkpts1.shape == (0, 2)
@@ -122,11 +107,15 @@ def test_training_updates_the_statistics_and_nothing_else(state, images):
     assert all(np.abs(before[path] - after[path]).max() > 0 for path in before)
 
 
-def test_bfloat16_is_near(state, images, found):
-    half = jax.jit(LoFTR(replace(SMALL, dtype="bfloat16")).apply)(flax_variables(state, SMALL), *images)
+def test_bfloat16_is_near_and_capacity_keeps_the_surest(state, images, found):
+    half = jax.jit(LoFTR(replace(SMALL, dtype="bfloat16", capacity=4)).apply)(flax_variables(state, SMALL), *images)
     assert half.mkpts1.dtype == half.conf_matrix.dtype == jnp.float32
     conf, expected = np.asarray(half.conf_matrix), np.asarray(found.conf_matrix)
     assert np.abs(conf - expected)[expected > 0.5].mean() < 0.2
+    assert half.mconf.shape == (4,)
+    assert half.found > 4
+    best = np.sort(np.asarray(found.mconf))[-4:]
+    np.testing.assert_allclose(np.sort(half.mconf), best, atol=0.2)
 
 
 def test_initial_variables_are_those_of_a_checkpoint(state):
@@ -188,3 +177,18 @@ def test_reference_lists_keys_that_do_not_fit(state):
 def test_flax_side_imports_no_torch():
     code = "import sys, loftr2flax.models.loftr.stages; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        (
+            ((1, 1, 64, 80), (1, 64, 80, 1)),
+            r"image0 is \[B, H, W, 1\], grey with the channel last, not \[1, 1, 64, 80\]",
+        ),
+        (((1, 64, 80, 1), (2, 64, 80, 1)), "hold 1 and 2 images"),
+    ],
+)
+def test_images_of_another_layout_are_refused(state, shapes, message):
+    with pytest.raises(ValueError, match=message):
+        LoFTR(SMALL).apply(flax_variables(state, SMALL), *(np.zeros(shape, np.float32) for shape in shapes))

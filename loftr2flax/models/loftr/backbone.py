@@ -47,30 +47,18 @@ class BatchNorm(nn.Module):
         return x * factor.astype(x.dtype) + (bias - mu * factor).astype(x.dtype)
 
 
-KERNEL = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-
-
 def convolution(features: int, size: int, stride: int, dtype: str, name: str) -> nn.Conv:
     """A convolution without bias, padded by ``size // 2`` on every side as in torch; at stride 2 "SAME" is not that."""
-    window = (size, size)
     return nn.Conv(
-        features, window, stride, padding=size // 2, use_bias=False, dtype=dtype, kernel_init=KERNEL, name=name
+        features,
+        (size, size),
+        strides=stride,
+        padding=size // 2,
+        use_bias=False,
+        dtype=dtype,
+        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+        name=name,
     )
-
-
-class Pointwise(nn.Module):
-    """A 1×1 convolution without bias, as the matrix product that it is: on CPU two to three times faster."""
-
-    features: int
-    stride: int
-    dtype: str
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[B, H, W, C] → [B, ⌈H / stride⌉, ⌈W / stride⌉, features]; the kernel is [1, 1, C, features]."""
-        kernel = self.param("kernel", KERNEL, (1, 1, x.shape[-1], self.features), jnp.float32)
-        picked = x[:, :: self.stride, :: self.stride]
-        return jnp.asarray(picked @ kernel[0, 0].astype(self.dtype))
 
 
 class BasicBlock(nn.Module):
@@ -89,7 +77,7 @@ class BasicBlock(nn.Module):
         y = convolution(self.features, 3, 1, dtype, "conv2")(y)
         y = BatchNorm(eps, name="bn2")(y, train)
         if self.stride != 1:
-            x = Pointwise(self.features, self.stride, dtype, name="downsample_0")(x)
+            x = convolution(self.features, 1, self.stride, dtype, "downsample_0")(x)
             x = BatchNorm(eps, name="downsample_1")(x, train)
         return jnn.relu(x + y)
 
@@ -112,10 +100,10 @@ class ResNetFPN(nn.Module):
             levels.append(x)
 
         top = len(dims)
-        coarse = out = Pointwise(dims[-1], 1, dtype, name=f"layer{top}_outconv")(levels[-1])
+        coarse = out = convolution(dims[-1], 1, 1, dtype, f"layer{top}_outconv")(levels[-1])
         for level in (top - 1, top - 2):
             here, above = levels[level - 1], dims[level]
-            lateral = Pointwise(above, 1, dtype, name=f"layer{level}_outconv")(here)
+            lateral = convolution(above, 1, 1, dtype, f"layer{level}_outconv")(here)
             x = lateral + upsample_twice(out)[:, : here.shape[1], : here.shape[2]]  # an odd map is one cell smaller
             x = convolution(above, 3, 1, dtype, f"layer{level}_outconv2_0")(x)
             x = jnn.leaky_relu(BatchNorm(eps, name=f"layer{level}_outconv2_1")(x, train), 0.01)

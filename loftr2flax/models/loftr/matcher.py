@@ -74,20 +74,22 @@ class LoFTR(nn.Module):
     >>> matches = jax.jit(model.apply)(variables, image0, image1).compact()         # doctest: +SKIP
     >>> matches.mkpts0, matches.mkpts1, matches.mconf                               # doctest: +SKIP
 
+    ``transformer`` is the class of the coarse and the fine transformer; a subclass may compute something else.
     Each step is a method, so that it can be run alone: ``model.apply(variables, image, method="backbone_features")``.
     """
 
     config: LoFTRConfig
+    transformer: type[FeatureTransformer] = FeatureTransformer
 
     def setup(self) -> None:
         """Names the modules as torch does."""
         config = self.config
         self.backbone = ResNetFPN(config)
-        self.loftr_coarse = FeatureTransformer(config.coarse_layers, config)
+        self.loftr_coarse = self.transformer(config.coarse_layers, config)
         self.coarse_matching = CoarseMatching(config)
         if config.fine:
             self.fine_preprocess = FinePreprocess(config)
-            self.loftr_fine = FeatureTransformer(config.fine_layers, config)
+            self.loftr_fine = self.transformer(config.fine_layers, config)
 
     def __call__(
         self,
@@ -125,6 +127,11 @@ class LoFTR(nn.Module):
         self, image0: Array, image1: Array, train: bool = False
     ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         """Coarse and fine maps of both images, in one pass where sizes agree, so that BatchNorm sees both."""
+        for name, image in (("image0", image0), ("image1", image1)):
+            if image.ndim != 4 or image.shape[-1] != 1:
+                raise ValueError(f"{name} is [B, H, W, 1], grey with the channel last, not {list(image.shape)}")
+        if len(image0) != len(image1):
+            raise ValueError(f"image0 and image1 are one batch, but hold {len(image0)} and {len(image1)} images")
         if image0.shape != image1.shape:
             return self.backbone(image0, train), self.backbone(image1, train)
         coarse, fine = self.backbone(jnp.concatenate([image0, image1]), train)

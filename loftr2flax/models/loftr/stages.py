@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from loftr2flax.models.loftr.config import LayerName, LoFTRConfig
+from loftr2flax.models.loftr.config import LoFTRConfig
 from loftr2flax.models.loftr.fine import expectation
 from loftr2flax.models.loftr.matcher import Grid, LoFTR, flatten, grid
 from loftr2flax.models.loftr.transformer import FeatureTransformer
@@ -131,14 +131,15 @@ def _layer(model: LoFTR, variables: Mapping[str, Any], name: str, given: Mapping
     features = [jnp.asarray(given[f"{before}/{side}"]) for side in (0, 1)]
     features = [flatten(x) if x.ndim == 4 else x for x in features]
     masks = (model.coarse_mask(given.get(f"mask/{side}")) if stage == "loftr_coarse" else None for side in (0, 1))
-    return _pair(name, *_compiled_layer(config, names[int(number)], params, *features, *masks))
+    network = model.transformer((names[int(number)],), config)
+    return _pair(name, *_compiled_layer(network, params, *features, *masks))
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=0)
 def _compiled_layer(
-    config: LoFTRConfig, kind: LayerName, params: Mapping[str, Any], *inputs: Array | None
+    network: FeatureTransformer, params: Mapping[str, Any], *inputs: Array | None
 ) -> tuple[Array, Array]:
-    updated: Any = FeatureTransformer((kind,), config).apply({"params": params}, *inputs)
+    updated: Any = network.apply({"params": params}, *inputs)
     return updated[0], updated[1]
 
 

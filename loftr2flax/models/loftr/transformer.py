@@ -59,11 +59,12 @@ class FeatureTransformer(nn.Module):
     """Alternating self and cross attention over the features of two images; the coarse and the fine transformer.
 
     One layer serves both images, as in torch (``layers_3``), or each image has its own (``layers.3.0`` and
-    ``layers.3.1``).
+    ``layers.3.1``). ``encoder`` is the class of the layers; a subclass may have another.
     """
 
     layer_names: tuple[LayerName, ...]
     config: LoFTRConfig
+    encoder: type[EncoderLayer] = EncoderLayer
 
     def setup(self) -> None:
         """Names the layers, in the order in which they run."""
@@ -72,9 +73,9 @@ class FeatureTransformer(nn.Module):
     def _sublayers(self, i: int) -> tuple[EncoderLayer, EncoderLayer]:
         """The layers that serve image 0 and image 1: twice the same one where they are shared."""
         if not self.config.separate_sublayers:
-            layer = EncoderLayer(self.config, name=f"layers_{i}")
+            layer = self.encoder(self.config, name=f"layers_{i}")
             return layer, layer
-        return EncoderLayer(self.config, name=f"layers.{i}.0"), EncoderLayer(self.config, name=f"layers.{i}.1")
+        return self.encoder(self.config, name=f"layers.{i}.0"), self.encoder(self.config, name=f"layers.{i}.1")
 
     def __call__(
         self, feat0: Array, feat1: Array, mask0: Array | None = None, mask1: Array | None = None
