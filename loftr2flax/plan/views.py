@@ -105,7 +105,10 @@ def blind_spots(layout: Layout, into: Layout, sizes: Sizes, bindings: Bindings) 
     ]
     for here, there in ((layout, into), (into, layout)):
         for axis in here.axes:
-            if axis not in there.axes and sum(size.get(atom.name, 1) != 1 for atom in axis) > 1:
+            if (
+                axis not in there.axes
+                and sum(sizes.atom(atom.name, bindings) != 1 for atom in axis if atom.name != ELLIPSIS) > 1
+            ):
                 spots.append("(" + " ".join(atom.label for atom in axis) + ")")
     flipped = {a.name for a in layout.atoms if a.flipped} ^ {a.name for a in into.atoms if a.flipped}
     for atom in into.atoms:
