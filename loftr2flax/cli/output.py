@@ -90,7 +90,7 @@ def leaves(count: int) -> str:
 @contextmanager
 def progress_bar(what: str, *, patience: int = 64 << 20) -> Iterator[Callable[[int, int], None] | None]:
     """A bar on a terminal's stderr for work of more than ``patience`` bytes; None where nobody would see it."""
-    if quiet or not sys.stderr.isatty():
+    if quiet or not _on_terminal():
         yield None
         return
     from rich.console import Console
@@ -112,10 +112,14 @@ def progress_bar(what: str, *, patience: int = 64 << 20) -> Iterator[Callable[[i
         yield update
 
 
+def _on_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 def _painter() -> Callable[[str, str], str]:
     import os
 
-    if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
+    if _on_terminal() and not os.environ.get("NO_COLOR"):
         return lambda text, code: f"\x1b[{code}m{text}\x1b[0m"
     return lambda text, code: text
 

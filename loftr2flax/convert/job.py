@@ -98,24 +98,27 @@ class Job:
     def write(self, progress: Progress | None = None) -> None:
         """Streams the leaves into the output."""
         assert self.output is not None
-        assert self.digest is not None
         if not self.order.allow_loss:
             self._check_fills()
         infos = self.plan.infos
         total, done = sum(info.nbytes for info in infos.values()), 0
-        if self.plan.direction == "forward":
-            kept = {name: Kept(self.source.infos[name], self.source.read(name)) for name in self._kept_names()}
-            record = forward_record(self.plan, self.source, self.digest.hexdigest(), kept, self.order.dtype)
-        else:
-            record = reverse_record(self.plan, self.source, self.digest.hexdigest())
         moves = {move.leaf: move for move in self.plan.moves}
-        writer = open_writer(self.output, self.format, infos, record, force=self.order.force, container=self.container)
+        force, container = self.order.force, self.container
+        writer = open_writer(self.output, self.format, infos, self._record, force=force, container=container)
         with writer as file, closing(stream([moves[name] for name in file.order], self.source)) as made:
             for move, array in made:
                 file.write(move.leaf, array)
                 done += array.nbytes
                 if progress is not None:
                     progress(done, total)
+
+    def _record(self) -> dict[str, Any]:
+        """The output's provenance; asked for as late as the format allows, since it waits for the source's hash."""
+        assert self.digest is not None
+        if self.plan.direction == "reverse":
+            return reverse_record(self.plan, self.source, self.digest.hexdigest())
+        kept = {name: Kept(self.source.infos[name], self.source.read(name)) for name in self._kept_names()}
+        return forward_record(self.plan, self.source, self.digest.hexdigest(), kept, self.order.dtype)
 
     def _kept_names(self) -> list[str]:
         infos = self.source.infos
@@ -192,9 +195,6 @@ def _plan(checkpoint: Checkpoint, mapping: TensorMapping | None, order: Order, w
         plan = find_plan(checkpoint.infos, direction, wishes, path)
     else:
         plan = build_plan(mapping, checkpoint.infos, direction, wishes, path)
-    if not plan.moves:
-        message = f"{path}: {plan.mapping.name} makes nothing of it: every line that fits is a drop"
-        raise MappingMismatch(message, "`loftr2flax mapping check` shows the lines")
     if order.facts:
         plan = replace(plan, mapping=with_facts(plan.mapping, order.facts))
     return remembered(plan, memory, order.prefix) if order.reverse else plan
