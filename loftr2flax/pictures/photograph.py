@@ -74,7 +74,8 @@ def to_original(points: np.ndarray, seen: Size, original: Size) -> np.ndarray:
     Centres of pixels are at whole numbers, so it is the edges, half a pixel outside, that scale.
     """
     scale = np.array(original) / np.array(seen)
-    return (np.asarray(points, np.float64) + 0.5) * scale - 0.5
+    scaled: np.ndarray = (points.astype(np.float64) + 0.5) * scale - 0.5
+    return scaled
 
 
 def read_photograph(path: str | os.PathLike[str]) -> Photograph:

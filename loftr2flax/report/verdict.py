@@ -1,0 +1,87 @@
+"""The verdict in words: what a person reads first, and often all that he reads."""
+
+from __future__ import annotations
+
+from loftr2flax.parity.values import FAIL, PASS, Culprit, ParityReport
+from loftr2flax.report.markup import Markup, element, number, ratio
+from loftr2flax.report.pairs import flips_told
+
+_STATES = {PASS: "passes", FAIL: "fails"}
+_MOST_LEAVES = 8
+
+
+def banner(report: ParityReport) -> Markup:
+    """The headline, the numbers below it, and the culprit where there is one."""
+    state = _STATES.get(report.exit_code, "nothing")
+    sign = {"passes": "✓", "fails": "✗", "nothing": "∅"}[state]
+    return element(
+        "section",
+        element("p", element("span", sign, class_="sign", aria_hidden="true"), headline(report), class_="headline"),
+        element("ul", *(element("li", line) for line in _in_numbers(report)), class_="numbers"),
+        _culprit(report.culprit, report) if report.culprit else None,
+        class_=f"banner {state}",
+        aria_label="verdict",
+    )
+
+
+def headline(report: ParityReport) -> str:
+    """One sentence."""
+    if report.exit_code == PASS:
+        return "Pass: both networks compute the same function."
+    if report.exit_code == FAIL:
+        return "Fail: the networks do not compute the same function."
+    return "Nothing was compared. That is not a pass."
+
+
+def _in_numbers(report: ParityReport) -> list[str]:
+    """What was compared, and how it came out, a sentence each."""
+    parts = []
+    worst = report.worst
+    if worst is not None:
+        run, curve, judgement = worst
+        where = f"{judgement.array}, {'free run' if curve == 'drift' else 'by itself'}"
+        if len(report.runs) > 1:
+            where += f", {report.runs[run].inputs.title}"
+        told = f"At worst {ratio(judgement.ratio)} times torch’s own rounding error, where {number(judgement.limit)}"
+        parts.append(f"{told} is allowed ({where}).")
+    runs = len(report.runs)
+    parts.append(f"{report.compared:,} arrays judged in {runs} {'run' if runs == 1 else 'runs'}.")
+    weights = report.weights
+    if weights.compared:
+        found = len(weights.findings)
+        said = "all equal bit for bit" if not found else f"{found:,} not what the mapping names"
+        parts.append(f"{weights.compared:,} leaves with {weights.numbers:,} numbers compared: {said}.")
+    parts += [f"{flips_told(run.matches).capitalize()}." for run in report.runs[:1] if run.matches is not None]
+    return parts + _further(report)
+
+
+def _further(report: ParityReport) -> list[str]:
+    """What the optional checks say."""
+    parts = []
+    if report.coverage is not None:
+        unreached = len(report.coverage.unreached)
+        total = len({*report.coverage.exercised, *report.coverage.unreached})
+        reached = "every leaf was" if not unreached else f"{total - unreached:,} of {total:,} leaves were"
+        parts.append(f"{reached} exercised.".capitalize())
+    if report.gradients is not None:
+        wrong = sum(not leaf.passed for leaf in report.gradients.leaves)
+        total = len(report.gradients.leaves)
+        agree = "agree" if not wrong else f"agree but for {wrong:,}"
+        parts.append(f"Gradients of {total:,} leaves {agree}.")
+    return parts
+
+
+def _culprit(culprit: Culprit, report: ParityReport) -> Markup:
+    where = element("code", culprit.stage) if culprit.stage else "the weights"
+    leaves = [element("li", element("code", leaf)) for leaf in culprit.leaves[:_MOST_LEAVES]]
+    if len(culprit.leaves) > _MOST_LEAVES:
+        leaves.append(element("li", f"and {len(culprit.leaves) - _MOST_LEAVES} more"))
+    run = report.runs[culprit.run].inputs.title if 0 <= culprit.run < len(report.runs) else ""
+    return element(
+        "div",
+        element("p", "The first mistake is in ", where, f", run {run}" if run and len(report.runs) > 1 else None, ":"),
+        element("p", culprit.cause, class_="cause"),
+        element("p", culprit.evidence, class_="evidence") if culprit.evidence else None,
+        element("ul", *leaves, class_="leaves") if leaves else None,
+        class_="culprit",
+    )
