@@ -16,6 +16,8 @@ from loftr2flax.checkpoint import Checkpoint, Scratch
 from loftr2flax.plan import Move, run_move
 
 Made = tuple[Move, np.ndarray]
+Slot = tuple[Scratch, Scratch]
+"""Memory for a leaf as it is read, and as it is arranged."""
 _SLOTS = 2
 
 
@@ -27,19 +29,19 @@ def stream(moves: Sequence[Move], checkpoint: Checkpoint) -> Generator[Made]:
     Raises:
       Loftr2FlaxError: whatever reading or running a move raises, at that move's turn.
     """
-    free: SimpleQueue[Scratch | None] = SimpleQueue()
-    made: SimpleQueue[tuple[Move, np.ndarray, Scratch] | BaseException | None] = SimpleQueue()
+    free: SimpleQueue[Slot | None] = SimpleQueue()
+    made: SimpleQueue[tuple[Move, np.ndarray, Slot] | BaseException | None] = SimpleQueue()
     for _ in range(_SLOTS):
-        free.put(Scratch())
+        free.put((Scratch(), Scratch()))
     worker = threading.Thread(target=_work, args=(moves, checkpoint, free, made), daemon=True)
     worker.start()
     try:
         while (item := made.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
-            move, array, scratch = item
+            move, array, slot = item
             yield move, array
-            free.put(scratch)
+            free.put(slot)
     finally:
         free.put(None)  # where the consumer stopped early, so does the worker
         worker.join()
@@ -48,15 +50,16 @@ def stream(moves: Sequence[Move], checkpoint: Checkpoint) -> Generator[Made]:
 def _work(
     moves: Sequence[Move],
     checkpoint: Checkpoint,
-    free: SimpleQueue[Scratch | None],
-    made: SimpleQueue[tuple[Move, np.ndarray, Scratch] | BaseException | None],
+    free: SimpleQueue[Slot | None],
+    made: SimpleQueue[tuple[Move, np.ndarray, Slot] | BaseException | None],
 ) -> None:
     try:
         for move in moves:
-            scratch = free.get()
-            if scratch is None:
+            slot = free.get()
+            if slot is None:
                 return
-            made.put((move, run_move(move, partial(checkpoint.read, scratch=scratch)), scratch))
+            taken, given = slot
+            made.put((move, run_move(move, partial(checkpoint.read, scratch=taken), given), slot))
         made.put(None)
     except BaseException as error:  #  handed over whole, and raised where the leaf was wanted
         made.put(error)

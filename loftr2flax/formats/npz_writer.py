@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from loftr2flax.checkpoint import LeafInfo
 from loftr2flax.errors import UnwritableLeaf
 from loftr2flax.formats.atomic import NewFile
 from loftr2flax.formats.npy_header import encode_header
-from loftr2flax.formats.provenance import to_comment
+from loftr2flax.formats.provenance import Told, to_comment
 from loftr2flax.formats.zip_writer import MAX_NAME, ZipWriter
 
 
@@ -21,15 +20,15 @@ class NpzEncoder:
       UnwritableLeaf: a name that numpy or an archive would take for another.
     """
 
-    def __init__(self, path: Path, infos: Mapping[str, LeafInfo], provenance: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, infos: Mapping[str, LeafInfo], provenance: Told) -> None:
         for name in infos:
             reason = _trouble(name, infos)
             if reason:
                 raise UnwritableLeaf(f"{path}: leaf {name!r}: {reason}", "use --format safetensors, or rename it")
         self.order = tuple(infos)
         self._infos = infos
-        self._comment = to_comment(provenance)
-        self.beside = self._comment is None
+        self._provenance = provenance
+        self.beside = False
 
     def begin(self, file: NewFile) -> None:
         """Write what precedes the first leaf."""
@@ -41,7 +40,9 @@ class NpzEncoder:
 
     def end(self, file: NewFile) -> None:
         """Write what follows the last leaf."""
-        self._zip.end(self._comment or b"")
+        comment = to_comment(self._provenance())
+        self.beside = comment is None  # too long for an archive's comment
+        self._zip.end(comment or b"")
 
 
 def _trouble(name: str, infos: Mapping[str, LeafInfo]) -> str:

@@ -10,13 +10,16 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from loftr2flax.errors import LimitExceeded, MissingInput
 from loftr2flax.formats.atomic import new_file
 from loftr2flax.formats.source_file import SourceFile
+
+Told = Callable[[], Mapping[str, Any]]
+"""Gives the object when it is needed: part of it may still be worked out while the leaves are written."""
 
 KEY = "loftr2flax"
 """The name that the object goes by in every format."""

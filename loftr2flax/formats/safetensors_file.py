@@ -93,7 +93,8 @@ class SafetensorsFile(Checkpoint):
         provenance = _check_metadata(path, header.pop(METADATA, {}))
         if len(header) > max_leaves:
             raise LimitExceeded(
-                f"{path}: {len(header)} tensors, the limit is {max_leaves}", "no checkpoint is known that needs more; save it in parts if it is yours"
+                f"{path}: {len(header)} tensors, the limit is {max_leaves}",
+                "no checkpoint is known that needs more; save it in parts if it is yours",
             )
         infos: dict[str, LeafInfo] = {}
         extents: list[tuple[int, int, str]] = []
@@ -116,7 +117,8 @@ def _read_header(source: SourceFile, max_leaves: int) -> tuple[dict[str, Any], i
         raise CorruptFile(f"{path}: the header does not begin with {{", FETCH_AGAIN)
     if text.count(b",") > _COMMAS * (max_leaves + 1):  # before the JSON takes ten times its room in memory
         raise LimitExceeded(
-            f"{path}: the header has more than {max_leaves} tensors' worth of fields", "no checkpoint is known that needs more; save it in parts if it is yours"
+            f"{path}: the header has more than {max_leaves} tensors' worth of fields",
+            "no checkpoint is known that needs more; save it in parts if it is yours",
         )
     try:
         header = json.loads(text.decode(), object_pairs_hook=_unique)

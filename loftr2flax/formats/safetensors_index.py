@@ -36,7 +36,8 @@ class ShardedSafetensors(Checkpoint):
         weight_map, metadata = read_index(target)
         if len(weight_map) > max_leaves:
             raise LimitExceeded(
-                f"{target}: {len(weight_map)} tensors, the limit is {max_leaves}", "no checkpoint is known that needs more; save it in parts if it is yours"
+                f"{target}: {len(weight_map)} tensors, the limit is {max_leaves}",
+                "no checkpoint is known that needs more; save it in parts if it is yours",
             )
         self._shards: dict[str, SafetensorsFile] = {}
         self._shard_of = weight_map

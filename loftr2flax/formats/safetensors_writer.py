@@ -15,7 +15,7 @@ from loftr2flax import dtypes
 from loftr2flax.checkpoint import LeafInfo
 from loftr2flax.errors import UnwritableLeaf
 from loftr2flax.formats.atomic import NewFile
-from loftr2flax.formats.provenance import KEY, to_json
+from loftr2flax.formats.provenance import KEY, Told, to_json
 from loftr2flax.formats.safetensors_file import DTYPES, MAX_HEADER, METADATA
 
 _CODES = {name: code for code, name in DTYPES.items()}
@@ -30,7 +30,7 @@ class SafetensorsEncoder:
 
     beside = False
 
-    def __init__(self, path: Path, infos: Mapping[str, LeafInfo], provenance: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, infos: Mapping[str, LeafInfo], provenance: Told) -> None:
         for name, info in infos.items():
             if info.dtype not in _CODES:
                 hint = "use --format npz, or --dtype complex64"
@@ -38,7 +38,7 @@ class SafetensorsEncoder:
             if name == METADATA:
                 raise UnwritableLeaf(f"{path}: leaf {name!r}: safetensors keeps this name for itself", "rename it")
         self.order = tuple(sorted(infos, key=lambda name: -dtypes.itemsize(infos[name].dtype)))
-        self._header = _header(infos, self.order, provenance)
+        self._header = _header(infos, self.order, provenance())
         if len(self._header) > MAX_HEADER:
             raise UnwritableLeaf(
                 f"{path}: the header would have {len(self._header)} bytes, safetensors allows {MAX_HEADER}",

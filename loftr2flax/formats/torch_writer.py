@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from loftr2flax.checkpoint import LeafInfo
 from loftr2flax.formats.atomic import NewFile
-from loftr2flax.formats.provenance import KEY, to_json
+from loftr2flax.formats.provenance import KEY, Told, to_json
 from loftr2flax.formats.zip_writer import ALIGNMENT, ZipWriter
 
 RECORD = f"{KEY}.json"
@@ -39,11 +38,9 @@ class TorchEncoder:
 
     beside = False
 
-    def __init__(
-        self, path: Path, infos: Mapping[str, LeafInfo], provenance: Mapping[str, Any], container: str = ""
-    ) -> None:
+    def __init__(self, path: Path, infos: Mapping[str, LeafInfo], provenance: Told, container: str = "") -> None:
         self.order = tuple(infos)
-        self._provenance = to_json(provenance).encode()
+        self._provenance = provenance
         self._pickle = encode_state_dict(infos, container)
 
     def begin(self, file: NewFile) -> None:
@@ -63,7 +60,7 @@ class TorchEncoder:
     def end(self, file: NewFile) -> None:
         """Write what follows the last leaf."""
         self._zip.record("archive/version", b"3\n")
-        self._zip.record(f"archive/{RECORD}", self._provenance)
+        self._zip.record(f"archive/{RECORD}", to_json(self._provenance()).encode())
         self._zip.end()
 
 

@@ -43,7 +43,7 @@ class Encoder(Protocol):
         """Write what follows the last leaf."""
 
 
-FORMATS: dict[str, Callable[[Path, Mapping[str, LeafInfo], Mapping[str, Any], str], Encoder]] = {
+FORMATS: dict[str, Callable[[Path, Mapping[str, LeafInfo], provenances.Told, str], Encoder]] = {
     "npz": lambda path, infos, provenance, container: NpzEncoder(path, infos, provenance),
     "msgpack": lambda path, infos, provenance, container: MsgpackEncoder(path, infos),
     "safetensors": lambda path, infos, provenance, container: SafetensorsEncoder(path, infos, provenance),
@@ -123,7 +123,7 @@ def open_writer(
     path: str | os.PathLike[str],
     format: str,
     infos: Mapping[str, LeafInfo],
-    provenance: Mapping[str, Any],
+    provenance: Mapping[str, Any] | provenances.Told,
     *,
     force: bool = False,
     container: str = "",
@@ -134,7 +134,8 @@ def open_writer(
       path: the output.
       format: one of `FORMATS`; see `format_of`.
       infos: name, shape and type of every leaf, in the order that the file should show.
-      provenance: a JSON object on how the file came to be; never a leaf.
+      provenance: a JSON object on how the file came to be, or what gives it when it is needed (at the end, where the
+        format lets it); never a leaf.
       force: whether a file that is there is replaced.
       container: for "torch", the key under which the state dict lies ("state_dict"); "" for the file itself.
 
@@ -147,7 +148,8 @@ def open_writer(
         raise UsageError(f"format {format!r} is not known", f"use one of {', '.join(FORMATS)}")
     target = Path(path)
     _check_names(target, infos)
-    encoder = FORMATS[format](target, infos, provenance, container)
+    told: provenances.Told = provenance if callable(provenance) else lambda: provenance
+    encoder = FORMATS[format](target, infos, told, container)
     if encoder.beside:
         check_target(provenances.file_beside(target), force=True)  # one left from a file that is gone is replaced
     with new_file(target, force=force) as file:
@@ -157,7 +159,7 @@ def open_writer(
         writer.end()
         if encoder.beside:
             file.settle()
-            provenances.write_beside(target, provenance, file.position, bytes(file.head))
+            provenances.write_beside(target, told(), file.position, bytes(file.head))
 
 
 def _check_names(path: Path, infos: Mapping[str, LeafInfo]) -> None:

@@ -9,14 +9,13 @@ from loftr2flax.errors import Place
 from loftr2flax.mapping.axes import ELLIPSIS, Layout
 from loftr2flax.mapping.names import Hole, Segment
 from loftr2flax.mapping.nodes import Faults, nearest
-from loftr2flax.mapping.overlaps import check_overlaps
 from loftr2flax.mapping.rules import Index, Rule, Spec, TensorMapping
 
 _MOST_NAMES = 100_000
 
 
-def check_rules(mapping: TensorMapping, faults: Faults, spoken: Set[str] = frozenset()) -> None:
-    """Adds a fault for each line that cannot mean anything, and for each pair that claims one leaf.
+def check_rules(mapping: TensorMapping, faults: Faults, spoken: Set[str] = frozenset()) -> bool:
+    """Adds a fault for each line that cannot mean anything, and says whether every line that was read is sound.
 
     ``spoken`` holds the words of lines of which some could not be read, so that their indices do not pass for unused.
     """
@@ -37,8 +36,7 @@ def check_rules(mapping: TensorMapping, faults: Faults, spoken: Set[str] = froze
         _check_unused(mapping, faults, spoken)
     if not mapping.rules and not unread:
         faults.add(Place(mapping.path.name, 1, 1), "no line maps anything")
-    if sound:
-        check_overlaps(mapping, faults)
+    return sound
 
 
 def _check_line(mapping: TensorMapping, rule: Rule, faults: Faults) -> None:

@@ -33,6 +33,11 @@ def shipped_names() -> tuple[str, ...]:
     return tuple(sorted(p.stem for p in mappings_folder().glob("*.yaml") if p.stem not in _NOT_MAPPINGS))
 
 
+def is_shipped(path: Path) -> bool:
+    """Whether a mapping file is one of those that come with the package."""
+    return path.parent == mappings_folder()
+
+
 def find_mapping(name_or_path: str) -> Path:
     """The file of a mapping given by its shipped name (``loftr``) or by its path (``my/vit.yaml``).
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 
 from loftr2flax import dtypes
+from loftr2flax.checkpoint import Scratch
 from loftr2flax.errors import CopiesDiffer, InputError
 from loftr2flax.plan.moves import Move, Piece, View
 
@@ -14,10 +16,10 @@ Read = Callable[[str], np.ndarray]
 """Gives an input leaf; the array need only live until the next call."""
 
 
-def run_move(move: Move, read: Read) -> np.ndarray:
+def run_move(move: Move, read: Read, scratch: Scratch | None = None) -> np.ndarray:
     """The output leaf, C-contiguous, of the shape and dtype that the plan says.
 
-    It may share memory with what ``read`` gave last.
+    It may share memory with what ``read`` gave last, and with ``scratch`` if that is lent.
 
     Raises:
       CopiesDiffer: inputs that the mapping ties are not equal bit for bit.
@@ -27,20 +29,27 @@ def run_move(move: Move, read: Read) -> np.ndarray:
         _demand_equal(move, first, other, read)
     if move.constant is not None:
         return np.full(move.info.shape, move.constant.value, dtypes.numpy_dtype(move.info.dtype))
-    out = _single(move.pieces[0], move, read) if len(move.pieces) == 1 else None
-    if out is None:
-        out = np.empty(move.info.shape, dtypes.numpy_dtype(move.stored))
-        for piece in move.pieces:
-            _view(out, piece.into)[...] = _arranged(piece, read)
+    out = _as_it_lies(move, read) if _is_plain(move) else _assembled(move, read, scratch)
     return _cast(out, move) if move.info.dtype != move.stored else out
 
 
-def _single(piece: Piece, move: Move, read: Read) -> np.ndarray | None:
-    """The common case, one input that fills its output: no copy at all where the bytes stay as they lie."""
-    if not piece.into.is_whole:
-        return None
-    arranged = _arranged(piece, read)
-    return np.ascontiguousarray(arranged).reshape(move.info.shape)
+def _is_plain(move: Move) -> bool:
+    """Whether one input fills the output and its bytes stay as they lie."""
+    piece = move.pieces[0]
+    return len(move.pieces) == 1 and piece.is_copy and piece.into.is_whole and piece.view.is_whole
+
+
+def _as_it_lies(move: Move, read: Read) -> np.ndarray:
+    return read(move.pieces[0].leaf).reshape(move.info.shape)
+
+
+def _assembled(move: Move, read: Read, scratch: Scratch | None) -> np.ndarray:
+    dtype, shape = dtypes.numpy_dtype(move.stored), move.info.shape
+    nbytes = math.prod(shape) * dtype.itemsize
+    out = np.empty(shape, dtype) if scratch is None else scratch.take(nbytes).view(dtype).reshape(shape)
+    for piece in move.pieces:
+        _view(out, piece.into)[...] = _arranged(piece, read)
+    return out
 
 
 def _arranged(piece: Piece, read: Read) -> np.ndarray:
