@@ -1,4 +1,4 @@
-"""`loftr2flax verify`: whether a conversion is right. `weights` compares numbers."""
+"""`loftr2flax verify`: whether a conversion is right. `weights` compares numbers, `parity` what they compute."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loftr2flax.cli import options
+from loftr2flax.cli import options, parity
 from loftr2flax.cli.output import emit, emit_json, leaves, name_of, plural, say
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ _SHOWN = 20
 @app.callback()
 def _verify() -> None:
     """Check a conversion."""
+
+
+app.command("parity")(parity.parity)
 
 
 @app.command("weights")

@@ -9,3 +9,6 @@ from loftr2flax.parity.values import PairRun as PairRun
 from loftr2flax.parity.values import ParityReport as ParityReport
 from loftr2flax.parity.values import StageRow as StageRow
 from loftr2flax.parity.values import WeightsCheck as WeightsCheck
+from loftr2flax.parity.verify import Trial as Trial
+from loftr2flax.parity.verify import verify_golden as verify_golden
+from loftr2flax.parity.verify import verify_parity as verify_parity
