@@ -123,8 +123,10 @@ def _check_axes(
 def _check_ragged(mapping: TensorMapping, rule: Rule, source: Spec, target: Spec, faults: Faults) -> None:
     for name, index in mapping.ragged(rule).items():
         if not index:
-            hint = "its words must be an index's values"
-            faults.add(rule.place, f"the table of size {name} fits no index of {rule.line!r}", hint)
+            several = " and ".join(mapping.indices_of(rule, mapping.sizes[name].table or {}))
+            fits = f"fits {several} alike" if several else "fits no index"
+            hint = "its words must be the values of one index"
+            faults.add(rule.place, f"the table of size {name} {fits}, in {rule.line!r}", hint)
             continue
         for spec in (source, target):
             if index in spec.layout.names and not _begins_axis(spec.layout, index, name):

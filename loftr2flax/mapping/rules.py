@@ -154,16 +154,19 @@ class TensorMapping:
         return self.name.split("/")[0]
 
     def ragged(self, rule: Rule) -> dict[str, str]:
-        """The axes of a line whose sizes form a table, each with the index that the table is over."""
+        """The axes of a line whose sizes form a table, each with the index that the table is over ("": unclear)."""
         found = {}
         for name in rule.spans:
             size = self.sizes.get(name)
             if size is None or size.table is None:
                 continue
-            keys = set(size.table)
-            over = [i for i in rule.spans if i in self.indices and set(self.indices[i].values or ()) == keys]
+            over = self.indices_of(rule, size.table)
             found[name] = over[0] if len(over) == 1 else ""
         return found
+
+    def indices_of(self, rule: Rule, table: Mapping[IndexValue, int]) -> list[str]:
+        """The indices of a line that a table of sizes could be over: those with just its values."""
+        return [i for i in rule.spans if i in self.indices and set(self.indices[i].values or ()) == table.keys()]
 
     def compatible(self, one: Rule, other: Rule) -> bool:
         """Whether two lines can hold at once: not if they stand under two choices of one group."""

@@ -14,10 +14,10 @@ from loftr2flax.mapping.nodes import Faults, in_order, nearest
 from loftr2flax.mapping.rules import Direction, TensorMapping
 from loftr2flax.plan.claims import check_claims, check_outputs, top
 from loftr2flax.plan.draft import Draft
-from loftr2flax.plan.links import Sides
 from loftr2flax.plan.moves import Move, Plan
 from loftr2flax.plan.presence import find_extents, find_groups
 from loftr2flax.plan.scope import Names, find_scope
+from loftr2flax.plan.sides import Sides
 
 
 @dataclass(frozen=True)

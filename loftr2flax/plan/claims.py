@@ -8,10 +8,10 @@ from loftr2flax.errors import Place
 from loftr2flax.folding import fold, fold_line
 from loftr2flax.mapping.nodes import Faults, closest
 from loftr2flax.mapping.rules import Rule, TensorMapping
-from loftr2flax.plan.links import Sides
 from loftr2flax.plan.moves import Move
 from loftr2flax.plan.presence import Groups
 from loftr2flax.plan.scope import Scope
+from loftr2flax.plan.sides import Sides
 
 _MOST_TOLD = 20
 

@@ -11,11 +11,12 @@ from loftr2flax.mapping.names import Bindings, IndexValue
 from loftr2flax.mapping.nodes import Faults
 from loftr2flax.mapping.rules import Rule, Spec, TensorMapping
 from loftr2flax.plan.claims import tell_missing
-from loftr2flax.plan.links import Linker, Sides, cast_of
+from loftr2flax.plan.links import Linker, cast_of
 from loftr2flax.plan.moves import Move
 from loftr2flax.plan.presence import Groups, assignments
 from loftr2flax.plan.problems import Problems
 from loftr2flax.plan.scope import Scope
+from loftr2flax.plan.sides import Sides
 from loftr2flax.plan.sizes import Sizes, open_in
 from loftr2flax.plan.views import shape_of
 

@@ -4,113 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass, field
 
 from loftr2flax import dtypes
 from loftr2flax.checkpoint import LeafInfo
 from loftr2flax.errors import Place
-from loftr2flax.mapping.axes import Atom, Layout
+from loftr2flax.mapping.axes import Layout
 from loftr2flax.mapping.names import Bindings, IndexValue
-from loftr2flax.mapping.rules import Direction, Rule, Spec, TensorMapping
+from loftr2flax.mapping.rules import Rule, Spec, TensorMapping
 from loftr2flax.plan.moves import Move, Piece
 from loftr2flax.plan.presence import assignments
 from loftr2flax.plan.problems import Problem, Problems
+from loftr2flax.plan.recipe import Fit, Fits, Recipe
+from loftr2flax.plan.sides import Sides
 from loftr2flax.plan.sizes import Sizes
 from loftr2flax.plan.views import blind_spots, piece_of, shape_of
-
-SideName = Literal["source", "target"]
-
-
-@dataclass(frozen=True, slots=True)
-class Sides:
-    """Which side of a line is read and which is written; the one place where a direction is turned into sides."""
-
-    input_name: SideName
-    output_name: SideName
-    separator: str
-
-    @classmethod
-    def of(cls, direction: Direction) -> Sides:
-        """The sides of a direction; ``separator`` is the input's."""
-        return cls("source", "target", ".") if direction == "forward" else cls("target", "source", "/")
-
-    @property
-    def leaf(self) -> str:
-        """What people call one array of the input."""
-        return "tensor" if self.separator == "." else "leaf"
-
-    def input(self, rule: Rule) -> Spec | None:
-        """What the rule reads."""
-        return rule.source if self.input_name == "source" else rule.target
-
-    def output(self, rule: Rule) -> Spec | None:
-        """What the rule writes."""
-        return rule.target if self.input_name == "source" else rule.source
-
-
-@dataclass(frozen=True)
-class _Fit:
-    """Solved sizes; where they tell all, also the piece, the output's shape and its blind spots."""
-
-    sizes: Sizes
-    piece: Piece | None = None
-    shape: tuple[int, ...] = ()
-    blind: tuple[str, ...] = ()
-
-
-_Fits = dict[tuple[int, ...], _Fit]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What holds for all leaves of one line: its sides in this direction, and which index stands where.
-
-    Attributes:
-      rule: the line.
-      here, there: what is read and what is written.
-      common: indices in both names; each setting of them is a `Component`.
-      own: indices in the input's name alone; ``tied`` are those of them that number copies.
-      names: all indices that are gone through.
-      leads: indices in brackets on both sides that a ragged axis differs along; they are gone through like ``own``.
-      chosen: for each side, the indices among its axes that have one value in a piece.
-      private: axes that are a shipped kind's own.
-      start: sizes that are known before any shape is read.
-      plain: whether the input's shape alone tells how the axes move, so that equal shapes need be worked out once.
-      fits: what was worked out, by shape; lines of one kind share it.
-    """
-
-    rule: Rule
-    here: Spec
-    there: Spec
-    common: tuple[str, ...]
-    own: tuple[str, ...]
-    tied: tuple[str, ...]
-    names: tuple[str, ...]
-    leads: tuple[str, ...]
-    chosen: tuple[frozenset[str], frozenset[str]]
-    private: tuple[Atom, ...]
-    start: Sizes
-    plain: bool
-    fits: _Fits
-
-    @classmethod
-    def of(cls, rule: Rule, here: Spec, there: Spec, start: Sizes, fits: _Fits) -> Recipe:
-        """Takes a line apart."""
-        common = tuple(name for name in here.name.indices if name in there.name.indices)
-        own = tuple(name for name in here.name.indices if name not in common)
-        tied = tuple(name for name in own if name not in there.layout.names)
-        over = dict.fromkeys(start.ragged.over.values())
-        leads = tuple(name for name in over if name in here.layout.names and name in there.layout.names)
-        names = tuple(dict.fromkeys((*rule.indices, *leads)))
-        chosen = frozenset((*there.name.indices, *leads)), frozenset((*here.name.indices, *leads))
-        plain = not (over or chosen[0] & set(here.layout.names) or chosen[1] & set(there.layout.names))
-        private = tuple(atom for atom in here.layout.atoms if atom.is_private)
-        return cls(rule, here, there, common, own, tied, names, leads, chosen, private, start, plain, fits)
-
-    def sizes(self) -> Sizes:
-        """Sizes to be solved for one component."""
-        return replace(self.start, known=dict(self.start.known), origin=dict(self.start.origin), problems=[])
 
 
 @dataclass(frozen=True)
@@ -154,7 +62,7 @@ class Linker:
     choose: Mapping[str, IndexValue]
     dtype: str | None
     problems: Problems
-    _fits: dict[tuple[Layout, Layout], _Fits] = field(default_factory=dict)
+    _fits: dict[tuple[Layout, Layout], Fits] = field(default_factory=dict)
     _modules: dict[tuple[Place, tuple[IndexValue, ...], str], tuple[int, str]] = field(default_factory=dict)
 
     def recipe(self, rule: Rule, here: Spec, there: Spec) -> Recipe:
@@ -194,7 +102,7 @@ class Linker:
                 making.pieces[slot] = _piece(recipe, fit, source, bindings)
         return [self._move(recipe, fit, leaf, making) for leaf, making in makings.items()]
 
-    def _move(self, recipe: Recipe, fit: _Fit, leaf: str, making: _Making) -> Move:
+    def _move(self, recipe: Recipe, fit: Fit, leaf: str, making: _Making) -> Move:
         pieces = tuple(making.pieces.values())
         stored = self.infos[pieces[0].leaf].dtype
         shape, blind = fit.shape, fit.blind
@@ -205,7 +113,7 @@ class Linker:
         info = LeafInfo(shape, cast_of(stored, self.dtype))
         return Move(leaf, info, pieces, None, tuple(making.copies), recipe.rule, stored, blind, first)
 
-    def _fit(self, component: Component) -> _Fit | None:
+    def _fit(self, component: Component) -> Fit | None:
         """Solved sizes for a component; None if the headers disagree."""
         recipe = component.recipe
         leaves = [self.members[name] for name in component.inputs]
@@ -221,7 +129,7 @@ class Linker:
             sound &= self._one_module(component, fit.sizes, leaves[0])
         return fit if sound else None
 
-    def _solve(self, component: Component, leaves: Sequence[str]) -> _Fit | None:
+    def _solve(self, component: Component, leaves: Sequence[str]) -> Fit | None:
         recipe, sizes = component.recipe, component.recipe.sizes()
         settings = assignments(recipe.own, self.extents)
         sizes.solve(
@@ -235,10 +143,10 @@ class Linker:
         if sizes.problems:
             return None
         if not recipe.plain:
-            return _Fit(sizes)
+            return Fit(sizes)
         here, there = recipe.here.layout, recipe.there.layout
         piece = piece_of("", here, there, sizes, {}, recipe.chosen)
-        return _Fit(sizes, piece, shape_of(there, sizes, {}), blind_spots(here, there, sizes, {}))
+        return Fit(sizes, piece, shape_of(there, sizes, {}), blind_spots(here, there, sizes, {}))
 
     def _one_dtype(self, rule: Rule, leaves: Sequence[str], infos: Sequence[LeafInfo]) -> bool:
         """Whether the inputs of a component have one type; they make one leaf, or are copies of each other."""
@@ -263,7 +171,7 @@ class Linker:
         return True
 
 
-def _piece(recipe: Recipe, fit: _Fit, leaf: str, bindings: Bindings) -> Piece:
+def _piece(recipe: Recipe, fit: Fit, leaf: str, bindings: Bindings) -> Piece:
     if fit.piece is None:
         return piece_of(leaf, recipe.here.layout, recipe.there.layout, fit.sizes, bindings, recipe.chosen)
     return Piece(leaf, fit.piece.view, fit.piece.order, fit.piece.flips, fit.piece.into)

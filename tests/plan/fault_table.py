@@ -15,7 +15,7 @@ FIXTURES = Path(__file__).parent.parent / "fixtures"
 
 @dataclass(frozen=True)
 class Row:
-    """A fixture with the faults that it is refused with; ``direction`` and ``tensors`` for those that fit no headers."""
+    """A fixture with the faults that it is refused with; ``direction`` and ``tensors`` where it fits no headers."""
 
     path: Path
     direction: str

@@ -366,7 +366,8 @@ def test_copies_on_the_torch_side():
 
 def test_the_axes_of_a_shipped_kind_are_its_own():
     """The `i` and `o` of `dense` meet neither an index nor a size of the file."""
-    text = "mapping: own/1\nindex: {i: 0.., o: [0, 1]}\nlet: {c: 9}\ndense:\n  x.{i}.{o}: x_{i}_{o}\ntensors:\n  t [c]: t [c]\n"
+    text = "mapping: own/1\nindex: {i: 0.., o: [0, 1]}\nlet: {c: 9}\n"
+    text += "dense:\n  x.{i}.{o}: x_{i}_{o}\ntensors:\n  t [c]: t [c]\n"
     arrays = {f"x.{i}.{o}.weight": distinct(4, 3) for i in range(3) for o in range(2)} | {"t": distinct(9)}
     assert len(there_and_back(text, arrays)) == 7
 
