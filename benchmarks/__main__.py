@@ -2,9 +2,9 @@
 
 import sys
 
-from benchmarks import conversion
+from benchmarks import conversion, forward
 
-BENCHMARKS = {"conversion": conversion.run}
+BENCHMARKS = {"conversion": conversion.run, "forward": forward.run}
 """Every benchmark by name."""
 
 for name in sys.argv[1:] or BENCHMARKS:

@@ -208,3 +208,12 @@ def test_trained_weights_match_a_stereo_pair_as_the_disparity_says(student):
     off = np.abs(matches.mkpts0 - matches.mkpts1 - np.stack([shown, np.zeros_like(shown)], -1))[known]
     assert known.sum() >= 20
     assert (off.max(1) <= 16).mean() >= 0.8  # a coarse cell is 16 pixels wide
+
+
+def test_every_stage_runs_where_nothing_matches(small):
+    """A threshold that nothing reaches: the fine stages get no window, and give none."""
+    strict = replace(SMALL, threshold=1.0)
+    ours = stages.trace(LoFTR(strict), flax_variables(small, strict), *photographs(96, 136))
+    theirs = TorchLoFTR(small, strict).trace(*photographs(96, 136))
+    assert ours["ids"].shape == theirs["ids"].shape == (3, 0)
+    assert {name: array.shape for name, array in ours.items()} == {name: array.shape for name, array in theirs.items()}

@@ -26,7 +26,7 @@ class EncoderLayer(nn.Module):
     @nn.compact
     def __call__(self, x: Array, source: Array, x_mask: Array | None = None, source_mask: Array | None = None) -> Array:
         """x [B, L, C] reads source [B, S, C] → [B, L, C]; masks [B, L] and [B, S], True where there is image."""
-        batch, _, dim = x.shape
+        dim = x.shape[-1]
         heads = self.config.heads
 
         def dense(name: str, width: int = dim) -> nn.Dense:
@@ -39,14 +39,14 @@ class EncoderLayer(nn.Module):
             return nn.LayerNorm(epsilon=eps, dtype=self.config.dtype, use_fast_variance=False, name=name)
 
         def split(y: Array) -> Array:
-            return y.reshape(batch, -1, heads, dim // heads)  # [B, L, C] -> [B, L, H, D]
+            return y.reshape(*y.shape[:2], heads, dim // heads)  # [B, L, C] -> [B, L, H, D]
 
         q, k, v = split(dense("q_proj")(x)), split(dense("k_proj")(source)), split(dense("v_proj")(source))
         if self.config.attention == "linear":
             message = linear_attention(q, k, v, x_mask, source_mask, self.config.attention_eps)
         else:
             message = full_attention(q, k, v, x_mask, source_mask)
-        message = dense("merge")(message.reshape(batch, -1, dim))  # [B, L, H, D] -> [B, L, C]
+        message = dense("merge")(message.reshape(x.shape))  # [B, L, H, D] -> [B, L, C]
         message = norm("norm1")(message)
 
         first, last = ("mlp.0", "mlp.2") if self.config.separate_sublayers else ("mlp_0", "mlp_2")
