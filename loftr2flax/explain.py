@@ -37,7 +37,8 @@ class Claim:
 
 def explain_key(mapping: TensorMapping, key: str) -> list[Claim]:
     """Every claim on a torch key or a flax path; whatever stands before it in a file is looked through."""
-    return [*_claims(mapping, key, "source"), *_claims(mapping, key, "target")]
+    found = list(_claims(mapping, key, "source"))
+    return found + [claim for claim in _claims(mapping, key, "target") if claim not in found]
 
 
 def _claims(mapping: TensorMapping, key: str, side: str) -> Iterator[Claim]:
