@@ -1,0 +1,76 @@
+"""The whole network: right conversions pass, and mistakes in its own Flax code are named where they are made."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax
+import pytest
+from conftest import HEADS, SIZES
+
+from loftr2flax.models.loftr import LoFTRConfig, backbone
+from loftr2flax.parity import verify_parity
+from loftr2flax.parity.loftr.flax_side import FlaxLoFTR
+
+
+def config_of(facts) -> LoFTRConfig:
+    """The config of the sample: what is not said by the weights is in the facts."""
+    known = {name: value for name, value in facts.items() if name != "model"}
+    return LoFTRConfig(block_dims=(16, 24, 32), coarse_layers=("self", "cross"), **known)
+
+
+def judged(folder, **changes):
+    def make(variables, facts):
+        return FlaxLoFTR(replace(config_of(facts), **changes), variables)
+
+    return verify_parity(folder / "small.ckpt", folder / "loftr.npz", sizes=SIZES, flax=make)
+
+
+@pytest.mark.parametrize("mapping", ["loftr", "loftr_coarse", "ifvit_jax"])
+def test_a_right_conversion_passes_in_each_layout(folder, mapping):
+    report = verify_parity(folder / "small.ckpt", folder / f"{mapping}.npz", sizes=SIZES, gradients=True)
+    assert report.passed, report.culprit
+    assert report.config["heads"] == HEADS
+    assert report.coverage.passed
+    assert report.gradients.passed
+    assert len(report.runs) == 2
+    assert [run.inputs.title for run in report.runs] == ["96×136 with 96×136", "96×136 with 96×136, masks"]
+    assert (report.runs[0].matches is not None) == (mapping == "loftr")
+
+
+@pytest.mark.parametrize(
+    ("changes", "stage", "cause"),
+    [
+        ({"layer_norm_eps": 1e-6}, "loftr_coarse/layers.0", "LayerNorm epsilon 1e-06 instead of 1e-05"),
+        ({"temp_bug_fix": True}, "pos_encoding", "position encoding with temp_bug_fix True instead of False"),
+        ({"batch_norm_eps": 1e-3}, "backbone", "BatchNorm epsilon 0.001 instead of 1e-05"),
+        ({"heads": 8}, "loftr_coarse/layers.0", "8 attention heads instead of 4"),
+        ({"temperature": 1.0}, "conf_matrix", "temperature 1 instead of 0.1"),
+        ({"dtype": "bfloat16"}, "backbone", "precision: numbers go through bfloat16"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_a_config_that_the_weights_do_not_show_is_named(folder, changes, stage, cause):
+    report = judged(folder, **changes)
+    assert not report.passed
+    assert (report.culprit.stage, report.culprit.cause) == (stage, cause)
+
+
+@pytest.fixture
+def own_traces():
+    """Nothing compiled before serves here, nor afterwards: what is patched is not part of jax's keys."""
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+def test_padding_same_is_named(folder, monkeypatch, own_traces):
+    def same(features, size, stride, dtype, name):
+        window = (size, size)
+        return backbone.nn.Conv(features, window, stride, padding="SAME", use_bias=False, dtype=dtype, name=name)
+
+    monkeypatch.setattr(backbone, "convolution", same)
+    report = judged(folder)
+    assert not report.passed
+    assert report.culprit.stage == "backbone"
+    assert report.culprit.cause == "padding SAME instead of torch's on both sides, at stride 2"
