@@ -90,7 +90,7 @@ def _layout(left: np.ndarray, right: np.ndarray) -> tuple[tuple[Box, Box], tuple
     """Where the images go, both of one height, and the size of the drawing."""
     aspects = [image.shape[1] / image.shape[0] for image in (left, right)]
     room = WIDTH - 2 * _MARGIN - _GAP
-    height = max(round(min(room / sum(aspects), _TALLEST, _ENLARGE * max(len(left), len(right)))), 1)
+    height = max(int(min(room / sum(aspects), _TALLEST, _ENLARGE * max(len(left), len(right)))), 1)
     first, second = (max(round(height * aspect), 1) for aspect in aspects)
     width = max(first + second + _GAP + 2 * _MARGIN, _NARROWEST)
     start = (width - first - second - _GAP) // 2

@@ -63,6 +63,11 @@ def ratio(value: float) -> str:
     return f"{value:.2f}" if 0.01 <= value < 100 else number(value)
 
 
+def counted(count: int, word: str, many: str = "") -> str:
+    """``1 leaf``, ``2,048 leaves``."""
+    return f"{count:,} {word if count == 1 else many or word + 's'}"
+
+
 def _attribute(key: str, value: str | float | bool | None) -> str:
     if value is None or value is False:
         return ""

@@ -9,7 +9,7 @@ from importlib.resources import files
 from loftr2flax.formats.atomic import new_file
 from loftr2flax.parity.values import Coverage, GradientCheck, Judgement, PairRun, ParityReport
 from loftr2flax.report.curves import curves
-from loftr2flax.report.markup import Markup, element, joined, trusted
+from loftr2flax.report.markup import Markup, counted, element, joined, trusted
 from loftr2flax.report.pairs import flips_told, match_pictures
 from loftr2flax.report.tables import badge, finding_table, pairs, stage_table, worst_table
 from loftr2flax.report.tracks import tracks
@@ -143,7 +143,7 @@ def _run(run: PairRun, opened: bool) -> Markup:
 
 def _gradients(check: GradientCheck) -> Markup:
     ranked = sorted(check.leaves, key=lambda leaf: -leaf.excess)[:_MOST_WORST]
-    told = f"{len(check.leaves):,} leaves, the gradient of one scalar of all outputs; the worst:"
+    told = f"{counted(len(check.leaves), 'leaf', 'leaves')}, the gradient of one scalar of all outputs; the worst:"
     title = joined("Gradients ", badge(check.passed))
     return _section(title, element("p", told), worst_table([(check.inputs, "gradient", leaf) for leaf in ranked]))
 
@@ -154,12 +154,14 @@ def _coverage(coverage: Coverage) -> Markup:
     parts = [element("p", "A leaf that no output depends on cannot be judged by outputs.")]
     if coverage.unreached:
         listed = (element("li", element("code", leaf)) for leaf in coverage.unreached[:_MOST_FINDINGS])
-        parts.append(element("p", f"{len(coverage.unreached):,} leaves were not reached:", class_="reason"))
+        parts.append(
+            element("p", f"Not reached: {counted(len(coverage.unreached), 'leaf', 'leaves')}.", class_="reason")
+        )
         parts.append(element("ul", *listed, class_="leaves"))
     if least:
         parts += [element("p", "Leaves that were exercised least:"), pairs(least)]
     elif not coverage.unreached:
-        parts.append(element("p", f"All numbers of {len(coverage.exercised):,} leaves have a gradient."))
+        parts.append(element("p", "Every number of every leaf has a gradient."))
     return _section(joined("Coverage ", badge(coverage.passed)), *parts)
 
 

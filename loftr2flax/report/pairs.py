@@ -14,7 +14,7 @@ import numpy as np
 
 from loftr2flax.parity.values import MatchComparison, PairRun, Points
 from loftr2flax.pictures.colours import css, ramp
-from loftr2flax.report.markup import Markup, element, joined
+from loftr2flax.report.markup import Markup, counted, element, joined
 
 MOST_LINES = 300
 """Lines in a drawing; where there are more matches, the surest, and all that one side alone has."""
@@ -105,7 +105,9 @@ def _figure(name: str, mine: Points, other: Points, run: PairRun, number: int, l
         lines.append(element("path", d=f"M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}", class_=kind, stroke=colour))
         lines.append(element("path", d=dots, class_=f"ends {kind}", stroke=colour))
     only = int(alone.sum())
-    told = f"{name}: {len(mine):,} matches" + (f", {only:,} that the other does not have" if only else "")
+    told = f"{name}: {counted(len(mine), 'match', 'matches')}" + (
+        f", {only:,} that the other does not have" if only else ""
+    )
     if len(shown) < len(mine):
         told += f" ({len(shown):,} drawn, the surest)"
     drawing = element(
@@ -135,7 +137,7 @@ def shared(mine: Points, other: Points) -> np.ndarray:
 
 def flips_told(matches: MatchComparison) -> str:
     """The comparison of both sets in words."""
-    text = f"{matches.common:,} matches in common"
+    text = f"{counted(matches.common, 'match', 'matches')} in common"
     if not matches.flips:
         return f"{text}, none that one side alone has"
     alone = f"{len(matches.flips):,} that one side alone has"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from loftr2flax.parity.values import FAIL, PASS, Culprit, ParityReport
-from loftr2flax.report.markup import Markup, element, number, ratio
+from loftr2flax.report.markup import Markup, counted, element, number, ratio
 from loftr2flax.report.pairs import flips_told
 
 _STATES = {PASS: "passes", FAIL: "fails"}
@@ -35,24 +37,28 @@ def headline(report: ParityReport) -> str:
 
 def _in_numbers(report: ParityReport) -> list[str]:
     """What was compared, and how it came out, a sentence each."""
-    parts = []
-    worst = report.worst
-    if worst is not None:
-        run, curve, judgement = worst
-        where = f"{judgement.array}, {'free run' if curve == 'drift' else 'by itself'}"
-        if len(report.runs) > 1:
-            where += f", {report.runs[run].inputs.title}"
-        told = f"At worst {ratio(judgement.ratio)} times torch’s own rounding error, where {number(judgement.limit)}"
-        parts.append(f"{told} is allowed ({where}).")
-    runs = len(report.runs)
-    parts.append(f"{report.compared:,} arrays judged in {runs} {'run' if runs == 1 else 'runs'}.")
+    parts = [_worst(report)] if report.worst else []
+    parts.append(f"{counted(report.compared, 'array')} judged in {counted(len(report.runs), 'run')}.")
     weights = report.weights
     if weights.compared:
         found = len(weights.findings)
         said = "all equal bit for bit" if not found else f"{found:,} not what the mapping names"
-        parts.append(f"{weights.compared:,} leaves with {weights.numbers:,} numbers compared: {said}.")
-    parts += [f"{flips_told(run.matches).capitalize()}." for run in report.runs[:1] if run.matches is not None]
+        leaves = counted(weights.compared, "leaf", "leaves")
+        parts.append(f"{leaves} with {counted(weights.numbers, 'number')} compared: {said}.")
+    parts += [f"{flips_told(run.matches)}." for run in report.runs[:1] if run.matches is not None]
     return parts + _further(report)
+
+
+def _worst(report: ParityReport) -> str:
+    assert report.worst is not None
+    run, curve, judgement = report.worst
+    where = f"{judgement.array}, {'free run' if curve == 'drift' else 'by itself'}"
+    if len(report.runs) > 1:
+        where += f", {report.runs[run].inputs.title}"
+    if judgement.excess == math.inf:  # no r, or one that is not what failed
+        return f"At worst: {where}: {judgement.reason}."
+    told = f"At worst {ratio(judgement.ratio)} times torch’s own rounding error, where {number(judgement.limit)}"
+    return f"{told} is allowed ({where})."
 
 
 def _further(report: ParityReport) -> list[str]:
@@ -61,13 +67,12 @@ def _further(report: ParityReport) -> list[str]:
     if report.coverage is not None:
         unreached = len(report.coverage.unreached)
         total = len({*report.coverage.exercised, *report.coverage.unreached})
-        reached = "every leaf was" if not unreached else f"{total - unreached:,} of {total:,} leaves were"
-        parts.append(f"{reached} exercised.".capitalize())
+        reached = f"{total - unreached:,} of {counted(total, 'leaf', 'leaves')} exercised."
+        parts.append(reached if unreached else f"All {counted(total, 'leaf', 'leaves')} exercised.")
     if report.gradients is not None:
         wrong = sum(not leaf.passed for leaf in report.gradients.leaves)
         total = len(report.gradients.leaves)
-        agree = "agree" if not wrong else f"agree but for {wrong:,}"
-        parts.append(f"Gradients of {total:,} leaves {agree}.")
+        parts.append(f"{counted(total, 'gradient')} compared: {f'{wrong:,} differ' if wrong else 'all agree'}.")
     return parts
 
 
