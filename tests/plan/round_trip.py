@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from loftr2flax import dtypes
-from loftr2flax.checkpoint import LeafInfo
+from loftr2flax.checkpoint import LeafInfo, Scratch
 from loftr2flax.convert import convert_checkpoint
 from loftr2flax.formats import open_checkpoint
 from loftr2flax.mapping import parse_mapping
@@ -27,6 +27,8 @@ def carry(mapping, arrays, direction="forward", **wishes):
     made = {}
     for move in plan.moves:
         array = run_move(move, lambda name: arrays[name])
+        lent = run_move(move, lambda name: arrays[name], Scratch())
+        assert lent.tobytes() == array.tobytes(), "the same in memory that is lent"
         assert (array.shape, array.dtype) == (move.info.shape, dtypes.numpy_dtype(move.info.dtype)), "as planned"
         assert array.flags.c_contiguous
         made[move.leaf] = array.copy()

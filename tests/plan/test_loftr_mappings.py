@@ -1,5 +1,6 @@
 """The shipped LoFTR mappings on the headers of real state dicts, and on what is met in the wild."""
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -160,6 +161,26 @@ def test_the_fine_transformer_is_not_taken_for_the_coarse_one(official):
     fine = {name: array for name, array in official.items() if "loftr_coarse" not in name}
     message = "net.ckpt: it has no 'loftr_coarse'; what the mapping names stands at 'matcher.loftr_fine'"
     assert _faults("loftr_coarse", fine) == message
+
+
+def test_the_place_called_as_the_mapping_says_is_taken_though_it_is_smaller(official):
+    layers = {f"matcher.loftr_coarse.layers.{i}." for i in range(1, 8)}
+    small = {name: array for name, array in official.items() if not any(name.startswith(layer) for layer in layers)}
+    plan = _fit("loftr_coarse", small)
+    assert (plan.root, len(plan.moves)) == ("matcher.loftr_coarse", 10)
+
+
+@pytest.mark.parametrize(("layers", "clear"), [(3, True), (4, False)])
+def test_stray_names_do_not_make_a_place(official, layers, clear):
+    """Half as many names as elsewhere are a second place, fewer are not."""
+    coarse = _coarse(official)
+    some = {f"ema.{name}": array for name, array in coarse.items() if int(name.split(".")[1]) < layers}
+    arrays = {f"model.{name}": array for name, array in coarse.items()} | some
+    if clear:
+        mapping = dataclasses.replace(load_mapping("loftr_coarse"), at=())
+        assert build_plan(mapping, infos_of(arrays)).root == "model"
+    else:
+        assert _faults("loftr_coarse", arrays) == "net.ckpt: the mapping fits in 2 places: model, ema"
 
 
 def test_optimal_transport(official):

@@ -265,6 +265,10 @@ def test_numbers_land_where_the_line_says():
     tree = there_and_back(STACKED_REVERSED, {f"blocks.{n}.fc.weight": a for n, a in enumerate(merge)})
     np.testing.assert_array_equal(tree["blocks/fc/kernel"], np.stack([a.T for a in merge])[::-1])
 
+    both = distinct(3, 2)
+    tree = there_and_back("mapping: f/1\ntensors:\n  w [-a b]: w [b -a]\n", {"w": both})
+    np.testing.assert_array_equal(tree["w"], both.T, "backwards on both sides is not backwards")
+
     _, arrays, _ = CASES["odd axes"]
     tree = there_and_back(ODDS, arrays)
     np.testing.assert_array_equal(tree["flipped"], arrays["flipped"][::-1].T)
@@ -406,3 +410,39 @@ def test_blind_spots_name_what_could_go_wrong():
         mapping_of("mapping: s/1\nindex: {p: [a, b]}\ntensors:\n  w [(p c)]: w/{p} [c]\n"), {"w": distinct(6)}
     )
     assert {move.blind for move in plan.moves} == {("(p c)",)}
+    plan, _ = carry(
+        mapping_of("mapping: s/1\ntensors:\n  w [(a b) c]: w [c -b a]\nlet: {a: 1}\n"), {"w": distinct(1, 1)}
+    )
+    assert plan.blind == (), "axes of size one can change places"
+    plan, _ = carry(
+        mapping_of("mapping: s/1\ntensors:\n  w [(a b) c]: w [c (a b)]\nlet: {a: 3}\n"), {"w": distinct(6, 5)}
+    )
+    assert plan.blind == (), "an axis that is merged alike on both sides cannot be merged wrongly"
+
+
+def test_a_complete_choice_comes_before_a_larger_one():
+    text = """
+mapping: choices/1
+alternatives:
+  head:
+    deep:
+      dense: {head.0: head_0, head.2: head_2}
+    shallow:
+      dense: {head.0: head_0}
+    wide:
+      dense: {head.0: head_0}
+      norm: {head.n: head_n}
+"""
+    tree = there_and_back(text, {"head.0.weight": distinct(4, 3)})
+    assert list(tree) == ["head_0/kernel"]
+    arrays = {"head.0.weight": distinct(4, 3), "head.n.weight": distinct(4), "head.n.bias": distinct(4)}
+    assert sorted(there_and_back(text, arrays)) == ["head_0/kernel", "head_n/bias", "head_n/scale"]
+
+
+def test_what_an_output_remembers_decides_between_choices_that_fit_alike():
+    mapping = mapping_of(ALTERNATIVES)
+    _, tree = carry(mapping, {"w": distinct(3, 4)})
+    plan, back = carry(mapping, tree, "reverse", groups=("bias: none",))
+    assert (plan.present, sorted(back)) == (("bias: none",), ["w"])
+    plan, back = carry(mapping, tree, "reverse")
+    assert (plan.present, sorted(back)) == (("bias: as stored",), ["b", "w"])
