@@ -173,7 +173,7 @@ def test_many_matches_do_not_swell_the_page():
     page = render_report(
         reports.report((PairRun(reports.inputs("large", (image, image)), reports.stage_rows(0), many),))
     )
-    assert "(300 drawn, the surest)" in page
+    assert "(150 drawn, the surest)" in page
     assert len(page) < 1_000_000
 
 

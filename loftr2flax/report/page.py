@@ -110,19 +110,24 @@ def _findings(report: ParityReport) -> Markup:
 
 
 def _pictures(report: ParityReport) -> Iterator[Markup]:
-    """Matches of the first runs that have images, those that differ first."""
+    """Matches of the runs that have images and matches, those that differ first; the first is unfolded."""
     ranked = sorted(enumerate(report.runs), key=lambda entry: entry[1].matches is None or entry[1].matches.passed)
     drawn = [(run, picture) for n, run in ranked if (picture := match_pictures(run, n)) is not None][:_MOST_PICTURES]
     if not drawn:
         return
     parts = []
-    for run, picture in drawn:
+    for place, (run, picture) in enumerate(drawn):
         assert run.matches is not None
-        parts.append(element("h3", run.inputs.title, " ", badge(run.matches.passed)))
-        parts.append(element("p", flips_told(run.matches) + "."))
-        parts.append(picture)
-    key = "Yellow lines are the surest matches, purple ones the least sure. Red dashed lines are on one side only."
-    yield _section("Matches, torch and Flax", element("p", key), *parts)
+        told = element("p", flips_told([run.matches]) + ".")
+        parts.append(element("details", _summary(run, run.matches.passed), told, picture, open=place == 0))
+    key = element(
+        "ul",
+        element("li", "sure", class_="sure"),
+        element("li", "less sure", class_="unsure"),
+        element("li", "on one side only", class_="alone"),
+        class_="legend",
+    )
+    yield _section("Matches, torch and Flax", key, *parts)
 
 
 def _worst(report: ParityReport) -> list[tuple[str, str, Judgement]]:
@@ -137,8 +142,11 @@ def _worst(report: ParityReport) -> list[tuple[str, str, Judgement]]:
 
 
 def _run(run: PairRun, opened: bool) -> Markup:
-    summary = element("summary", element("span", run.inputs.title, class_="name"), badge(run.passed))
-    return element("details", summary, stage_table(run), open=opened)
+    return element("details", _summary(run, run.passed), stage_table(run), open=opened)
+
+
+def _summary(run: PairRun, passed: bool) -> Markup:
+    return element("summary", element("span", run.inputs.title, class_="name"), badge(passed))
 
 
 def _gradients(check: GradientCheck) -> Markup:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from loftr2flax.parity.values import MatchComparison, PairRun, Points
 from loftr2flax.pictures.colours import css, ramp
 from loftr2flax.report.markup import Markup, counted, element, joined
 
-MOST_LINES = 300
+MOST_LINES = 150
 """Lines in a drawing; where there are more matches, the surest, and all that one side alone has."""
 
 _SIDE = 480
@@ -68,7 +69,7 @@ def match_pictures(run: PairRun, number: int) -> Markup | None:
       run: the run.
       number: of the run in the page, for names that are its own.
     """
-    if run.matches is None or len(run.inputs.images) != 2:
+    if run.matches is None or len(run.inputs.images) != 2 or not (len(run.matches.torch) or len(run.matches.flax)):
         return None
     layout = Layout.of(*(image.shape for image in run.inputs.images))
     stored = (_image(run.inputs.images[n], layout.sizes[n], f"run{number}-image{n}") for n in (0, 1))
@@ -135,12 +136,13 @@ def shared(mine: Points, other: Points) -> np.ndarray:
     return np.array(found, bool)
 
 
-def flips_told(matches: MatchComparison) -> str:
-    """The comparison of both sets in words."""
-    text = f"{counted(matches.common, 'match', 'matches')} in common"
-    if not matches.flips:
+def flips_told(compared: Sequence[MatchComparison]) -> str:
+    """The comparison of two sets, or of several pairs of sets, in words."""
+    text = f"{counted(sum(one.common for one in compared), 'match', 'matches')} in common"
+    flips, ties = sum(len(one.flips) for one in compared), sum(one.ties for one in compared)
+    if not flips:
         return f"{text}, none that one side alone has"
-    alone = f"{len(matches.flips):,} that one side alone has"
-    if not matches.differences:
-        return f"{text}, {alone}: {'a tie' if matches.ties == 1 else 'all ties'}, decided by rounding"
-    return f"{text}, {alone}: {matches.differences:,} that rounding does not explain"
+    alone = f"{flips:,} that one side alone has"
+    if ties == flips:
+        return f"{text}, {alone}: {'a tie' if ties == 1 else 'all ties'}, decided by rounding"
+    return f"{text}, {alone}: {flips - ties:,} that rounding does not explain"

@@ -45,7 +45,8 @@ def _in_numbers(report: ParityReport) -> list[str]:
         said = "all equal bit for bit" if not found else f"{found:,} not what the mapping names"
         leaves = counted(weights.compared, "leaf", "leaves")
         parts.append(f"{leaves} with {counted(weights.numbers, 'number')} compared: {said}.")
-    parts += [f"{flips_told(run.matches)}." for run in report.runs[:1] if run.matches is not None]
+    if matched := [run.matches for run in report.runs if run.matches is not None]:
+        parts.append(f"{flips_told(matched)}.")
     return parts + _further(report)
 
 
