@@ -37,5 +37,5 @@ def _layers(tree: dict[str, LeafInfo], below: str) -> str:
 
 
 def _inputs(plan: Plan) -> dict[str, LeafInfo]:
-    """On the way back the Flax leaves are the inputs; a move's output has the same numbers in another order."""
-    return {name: LeafInfo(move.info.shape[::-1], move.stored) for move in plan.moves for name in move.inputs}
+    """On the way back the Flax leaves are the inputs. Their widths are read from square kernels alone (`_LAYER`)."""
+    return {name: LeafInfo(move.info.shape, move.stored) for move in plan.moves for name in move.inputs}

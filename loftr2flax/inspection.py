@@ -10,7 +10,6 @@ from typing import Any
 
 from loftr2flax.checkpoint import Checkpoint, Container, LeafInfo, Unread
 from loftr2flax.convert.fitting import fitting_plans
-from loftr2flax.convert.provenance import made_with
 from loftr2flax.errors import Fault, MappingMismatch
 from loftr2flax.folding import fold
 from loftr2flax.formats import open_checkpoint
@@ -151,8 +150,7 @@ def inspect_checkpoint(path: str | os.PathLike[str], state_dict: str | None = No
 
 def _plans(checkpoint: Checkpoint, direction: Direction) -> tuple[list[Plan], list[MappingMismatch]]:
     plans, refused = fitting_plans(checkpoint.infos, direction, Wishes(), str(checkpoint.path), every=True)
-    maker = made_with(checkpoint)
-    return sorted(plans, key=lambda p: (p.mapping.name != maker, len(p.outside))), refused
+    return sorted(plans, key=lambda plan: len(plan.outside)), refused
 
 
 def _obstacles(refused: list[MappingMismatch]) -> tuple[Fault, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import ml_dtypes
@@ -98,6 +99,12 @@ def test_nothing_compared_is_no_pass(call: Run, pair: tuple[Path, dict[str, np.n
     done = judged(call, (pair[0], leaves))
     assert done.code == 5
     assert done.err.endswith("0 leaves, 0 numbers compared by loftr/1: nothing could be compared\n")
+
+
+def test_an_empty_verdict_is_no_pass(pair: tuple[Path, dict[str, np.ndarray]]) -> None:
+    verdict = verify_weights(pair[0], pair[0].parent / "good.npz")
+    assert verdict.same
+    assert not replace(verdict, compared=0).same
 
 
 def test_two_torch_files(call: Run, pair: tuple[Path, dict[str, np.ndarray]]) -> None:
