@@ -202,6 +202,14 @@ def test_a_key_matches_whole_and_its_dots_are_dots():
         assert matcher.match(name.split(".")) == []
 
 
+def test_one_index_has_one_value_in_a_name():
+    mapping = _parse("mapping: m/1\nindex: {i: 0.., p: [q, k]}\ntensors:\n  '{p}.{i}.{p}{i}': x_{i}_{p}\n")
+    matcher = Matcher([(0, mapping.rules[0].source.name)], mapping.indices)
+    assert matcher.match(["q", "3", "q3"]) == [(0, {"p": "q", "i": 3})]
+    assert matcher.match(["q", "3", "k3"]) == []
+    assert matcher.match(["q", "3", "q4"]) == []
+
+
 def test_natural_order():
     names = ["l.10.b", "l.9.b", "l.9.a", "l", "l.²", "l.09"]
     assert sorted(names, key=natural) == ["l", "l.09", "l.9.a", "l.9.b", "l.10.b", "l.²"]
