@@ -115,7 +115,11 @@ def test_two_torch_files(call: Run, pair: tuple[Path, dict[str, np.ndarray]]) ->
 def test_a_record_of_nonsense_is_no_bug_of_ours(call: Run, pair: tuple[Path, dict[str, np.ndarray]]) -> None:
     good = (pair[0].parent / "good.npz").read_bytes()
     record = good[good.index(b'{"loftr2flax"') :]
-    for nonsense in (b'{"loftr2flax":{"mapping":7}}', b'{"loftr2flax":{"mapping":{"name":[1]}}}', b'{"loftr2flax":[]}'):
+    for nonsense in (
+        b'{"loftr2flax":{"mapping":7}}',
+        b'{"loftr2flax":{"mapping":{"name":[1]}}}',
+        b'{"loftr2flax":{"dtype":7}}',
+    ):
         bad = good[: -len(record) - 2] + len(nonsense).to_bytes(2, "little") + nonsense
         (pair[0].parent / "odd.npz").write_bytes(bad)
         for words in (["verify", "weights", pair[0], "odd.npz"], ["inspect", "odd.npz"]):

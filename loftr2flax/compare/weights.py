@@ -73,7 +73,8 @@ def verify_weights(
         made = actual.contents.provenance or {}
         mapping = mapping if mapping is not None else shipped_maker(actual, made_with(actual))
         state_dict = state_dict if state_dict is not None else _container(source, made)
-        order = Order(mapping, format="npz", prefix=prefix, state_dict=state_dict, dtype=made.get("dtype"))
+        dtype = made["dtype"] if isinstance(made.get("dtype"), str) else None
+        order = Order(mapping, format="npz", prefix=prefix, state_dict=state_dict, dtype=dtype)
         with prepared(source, None, order) as job:
             return _compare(job.plan, job.source, actual, progress)
 
