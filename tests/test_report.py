@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
@@ -211,6 +213,14 @@ def test_write_is_whole_or_not_at_all(tmp_path):
     assert path.read_bytes() == before
     write_report(reports.failing(), path, force=True)
     assert path.read_text("utf-8") == render_report(reports.failing())
+
+
+def test_without_pillow_the_extra_is_told():
+    hidden = "import sys; sys.modules['PIL'] = None"
+    code = f"{hidden}\ntry:\n import loftr2flax.report\nexcept Exception as error:\n print(repr(error), error.hint)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("EnvironmentFault")
+    assert "pip install 'loftr2flax[parity]'" in done.stdout
 
 
 def test_small_words():

@@ -13,9 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from loftr2flax.extras import needed
 from loftr2flax.parity.values import MatchComparison, PairRun, Points
-from loftr2flax.pictures.colours import css, ramp
 from loftr2flax.report.markup import Markup, counted, element, joined
+
+with needed("a report with pictures", "parity", "PIL"):
+    from PIL import Image
+
+    from loftr2flax.pictures.colours import css, ramp
 
 MOST_LINES = 150
 """Lines in a drawing; where there are more matches, the surest, and all that one side alone has."""
@@ -80,8 +85,6 @@ def match_pictures(run: PairRun, number: int) -> Markup | None:
 
 
 def _image(image: np.ndarray, size: tuple[int, int], name: str) -> Markup:
-    from PIL import Image
-
     grey = Image.fromarray(np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8))
     file = io.BytesIO()
     grey.save(file, "JPEG", quality=82, optimize=True)

@@ -65,7 +65,7 @@ def finding_table(findings: Sequence[LeafFinding]) -> Markup:
             "tr",
             element("th", element("code", finding.leaf), scope="row"),
             element("td", finding.cause),
-            element("td", finding.detail),
+            element("td", finding.detail.removeprefix(f"{finding.leaf}: ")),
             element("td", element("code", finding.stage) if finding.stage else None),
             class_="fails",
         )
