@@ -63,8 +63,8 @@ def build_plan(
     sides = Sides.of(direction)
     forward = direction == "forward"
     names = Names.split(infos, sides.separator, mapping.aliases if forward else {})
-    at, prefix = (mapping.at, wishes.prefix) if forward else ((), None)
-    scope = find_scope(names, matcher_of(mapping, sides.input_name), at, prefix, path)
+    prefix = wishes.prefix if forward else None
+    scope = find_scope(names, matcher_of(mapping, sides.input_name), mapping.at, prefix, path)
     faults = Faults()
     for one, other in scope.clashes:
         faults.add(top(mapping), f"{one} and {other} are one name once the aliases are applied")

@@ -12,6 +12,7 @@ from loftr2flax.errors import CopiesDiffer, MappingMismatch
 from loftr2flax.formats import open_checkpoint
 from loftr2flax.mapping import load_mapping
 from loftr2flax.plan import PrefixNotFound, Wishes, build_plan
+from loftr2flax.sample import SampleSizes, write_sample
 
 _DOCUMENTED = {"q_proj": "linear_q", "k_proj": "linear_k", "v_proj": "linear_v", "merge": "linear_out", "mlp": "ffn"}
 
@@ -289,3 +290,12 @@ def test_spelling_and_order_come_back_through_files(official, tmp_path):
     assert_same({name: tensor.numpy() for name, tensor in back.items()}, arrays)
     with open_checkpoint(tmp_path / "net.npz") as file:
         assert len(file.infos) == 160
+
+
+def test_way_back_of_the_coarse_part_of_a_whole_tree(tmp_path):
+    """Coarse and fine layers look alike below their roots; the mapping's own subtree says which is meant."""
+    write_sample(tmp_path / "a.ckpt", sizes=SampleSizes(coarse_layers=2, fine_layers=2))
+    convert_checkpoint(tmp_path / "a.ckpt", tmp_path / "a.npz", "loftr")
+    back = convert_checkpoint(tmp_path / "a.npz", tmp_path / "b.ckpt", "loftr_coarse", reverse=True)
+    assert back.plan.root == "params/loftr_coarse"
+    assert len(back.plan.moves) == 20
