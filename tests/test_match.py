@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -103,6 +104,21 @@ def test_torch_and_flax_files_give_the_same_matches(sample, flax):
     for name in ("points0", "points1", "confidence"):
         np.testing.assert_array_equal(getattr(from_torch, name), getattr(from_flax, name))
     assert from_flax.weights.config.heads == 4
+
+
+@pytest.mark.parametrize("ending", ["msgpack", "safetensors"])
+def test_formats_hold_the_same_network(sample, flax, tmp_path, ending):
+    convert_checkpoint(sample, tmp_path / f"loftr.{ending}", "loftr", facts=FACTS)
+    expected, weights = load_weights(flax), load_weights(tmp_path / f"loftr.{ending}")
+    assert weights.config == expected.config
+    jax.tree.map(np.testing.assert_array_equal, weights.variables, expected.variables)
+
+
+def test_bfloat16_weights_compute_in_float32(sample, tmp_path):
+    convert_checkpoint(sample, tmp_path / "half.safetensors", "loftr", facts=FACTS, dtype="bfloat16")
+    weights = load_weights(tmp_path / "half.safetensors")
+    assert {leaf.dtype for leaf in jax.tree.leaves(weights.variables)} == {np.dtype("float32")}
+    assert len(match_images(PHOTO, PHOTO, weights, longest=96, threshold=0)) > 0
 
 
 def test_top_keeps_the_surest(flax):

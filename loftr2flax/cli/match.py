@@ -102,7 +102,7 @@ def _conclude(found: ImageMatches, draw: Path | None) -> None:
     time = f"{found.run_seconds:.2f} s, and {found.compile_seconds:.1f} s to compile"
     count = plural(len(found), "match", "matches")
     of_all = f" of {found.found:,}" if found.found > len(found) else ""
-    median = f", median confidence {found.median:.2f}" if found.median is not None else ""
+    median = f", median confidence {found.median:.2g}" if found.median is not None else ""
     say(f"{count}{of_all} above {found.threshold:g}{median}; seen at {seen}; {time}")
     if draw is not None:
         say(f"wrote {name_of(str(draw))}")

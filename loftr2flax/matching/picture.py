@@ -8,6 +8,8 @@ from loftr2flax.matching.run import ImageMatches
 from loftr2flax.pictures import Drawing, Panel, Photograph
 from loftr2flax.pictures import draw_matches as draw
 
+_ENOUGH = 10  # matches from which on shares of them mean something
+
 
 def draw_matches(found: ImageMatches) -> bytes:
     """A PNG file: both photographs, a line for each match, counts, confidence, weights, sizes and time."""
@@ -20,8 +22,10 @@ def draw_matches(found: ImageMatches) -> bytes:
         title = f"the {len(found):,} surest of {found.found:,} matches"
     about = [f"confidence above {found.threshold:g}"]
     if found.median is not None:
+        about.append(f"median {found.median:.2g}")
+    if len(found) >= _ENOUGH:
         low, high = np.quantile(found.confidence, (0.1, 0.9))
-        about += [f"median {found.median:.2f}", f"8 of 10 between {low:.2f} and {high:.2f}"]
+        about.append(f"8 of 10 between {low:.2g} and {high:.2g}")
     lines = [" · ".join(about), f"{found.weights.path.name} · {found.weights.model} · {found.run_seconds:.2f} s"]
     return draw(Drawing(left, right, found.confidence, title, lines, found.threshold))
 

@@ -62,9 +62,10 @@ class Drawing:
 
     @property
     def high(self) -> float:
-        """The confidence at which the colours end: that of the surest match, rounded up to a tenth."""
+        """The confidence at which the colours end: that of the surest match, rounded up to a tenth or a hundredth."""
         top = float(np.max(self.confidence, initial=0))
-        return min(max(math.ceil(top * 10) / 10, self.low + 0.1), max(1.0, self.low))
+        parts = 10 if top > 0.1 else 100
+        return max(math.ceil(top * parts) / parts, self.low + 1 / parts)
 
 
 def draw_matches(drawing: Drawing) -> bytes:
