@@ -87,7 +87,7 @@ def find_scope(names: Names, matcher: Matcher, at: Root, prefix: str | None, pat
     counts = {root: len(claims) for root, claims in roots.items()}
     candidates = list(counts) if prefix is None else _below(names, counts, at, prefix, path)
     root = _choose(names, {c: counts[c] for c in candidates}, at, path)
-    if prefix is None:
+    if prefix is None and names.separator == ".":  # in a tree no `--prefix` could say that another place is meant
         _check_place(names, root, at, path)
     return _collect(names, roots[root], root)
 
@@ -145,7 +145,8 @@ def _choose(names: Names, counts: Mapping[Root, int], at: Root, path: str) -> Ro
     shown = [names.separator.join(root) or "(the top)" for root in best]
     message = f"{path}: the mapping fits in {len(best)} places: {fold_line(shown)}"
     say = next((names.separator.join(root) for root in best if root), "")
-    raise MappingMismatch(message, f"say which: `--prefix {say}`")
+    hint = f"say which: `--prefix {say}`" if names.separator == "." else "give a file that holds one of them"
+    raise MappingMismatch(message, hint)
 
 
 def _check_place(names: Names, root: Root, at: Root, path: str) -> None:

@@ -292,6 +292,20 @@ def test_spelling_and_order_come_back_through_files(official, tmp_path):
         assert len(file.infos) == 160
 
 
+def test_way_back_of_a_part_of_a_larger_model(official):
+    """Such as trained on: whatever the part is called there, and whatever else the tree holds."""
+    mapping = load_mapping("ifvit_jax")
+    _, tree = carry(mapping, official)
+    larger = {f"params/loftr_transformer/{path}": array for path, array in tree.items()}
+    plan, back = carry(mapping, larger | {"params/head/kernel": np.ones((4, 3), np.float32)}, "reverse")
+    assert (plan.root, plan.outside) == ("params/loftr_transformer", ("params/head/kernel",))
+    assert_same(back, _coarse(official))
+    twice = larger | {path.replace("params", "ema"): array for path, array in larger.items()}
+    with pytest.raises(MappingMismatch) as caught:
+        _fit("ifvit_jax", twice, "reverse")
+    assert caught.value.hint == "give a file that holds one of them"
+
+
 def test_way_back_of_the_coarse_part_of_a_whole_tree(tmp_path):
     """Coarse and fine layers look alike below their roots; the mapping's own subtree says which is meant."""
     write_sample(tmp_path / "a.ckpt", sizes=SampleSizes(coarse_layers=2, fine_layers=2))
