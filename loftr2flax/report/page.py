@@ -158,7 +158,7 @@ def _gradients(check: GradientCheck) -> Markup:
 
 def _coverage(coverage: Coverage) -> Markup:
     ranked = sorted(coverage.exercised.items(), key=lambda entry: entry[1])[:_MOST_WORST]
-    least = {leaf: f"{share:.1%} of its numbers" for leaf, share in ranked if share < 1}
+    least = [element("li", element("code", leaf), f" {share:.1%}") for leaf, share in ranked if share < 1]
     parts = [element("p", "A leaf that no output depends on cannot be judged by outputs.")]
     if coverage.unreached:
         listed = (element("li", element("code", leaf)) for leaf in coverage.unreached[:_MOST_FINDINGS])
@@ -167,7 +167,10 @@ def _coverage(coverage: Coverage) -> Markup:
         )
         parts.append(element("ul", *listed, class_="leaves"))
     if least:
-        parts += [element("p", "Leaves that were exercised least:"), pairs(least)]
+        parts += [
+            element("p", "Leaves not all of whose numbers have a gradient, the least first:"),
+            element("ul", *least, class_="leaves"),
+        ]
     elif not coverage.unreached:
         parts.append(element("p", "Every number of every leaf has a gradient."))
     return _section(joined("Coverage ", badge(coverage.passed)), *parts)
@@ -177,7 +180,7 @@ def _inputs(run: PairRun) -> Markup:
     inputs = run.inputs
     shapes = ", ".join(f"{name} {tuple(shape)}" for name, shape in inputs.arrays.items())
     listed = {"from": inputs.origin, "arrays": shapes} | ({"sha256": inputs.sha256} if inputs.sha256 else {})
-    return joined(element("h3", inputs.title), pairs(listed))
+    return joined(element("h3", inputs.title), pairs(listed, long=True))
 
 
 def _section(title: str, *content: Markup | None) -> Markup:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from loftr2flax.parity.values import Judgement, LeafFinding, PairRun, Spot, StageRow
@@ -18,7 +19,7 @@ def _stage(row: StageRow) -> Markup:
     drift, own = row.worst_drift, row.worst_own
     shown = drift or own
     limit = min((j.limit for j in (drift, own) if j is not None), default=float("nan"))
-    reasons = list(dict.fromkeys(j.reason for j in (*row.drift, *row.own) if j.reason))
+    reasons = list(dict.fromkeys(reason for j in (*row.drift, *row.own) if (reason := _untold(j))))
     if row.missing:
         reasons.insert(0, f"absent: {', '.join(row.missing)}")
     cells = (
@@ -45,7 +46,7 @@ def _worst(run: str, curve: str, judgement: Judgement) -> Markup:
         if spot is None
         else (index(spot), number(spot.expected, 9), number(spot.actual, 9), number(spot.error))
     )
-    reason = element("p", judgement.reason, class_="reason") if judgement.reason else None
+    reason = element("p", told, class_="reason") if (told := _untold(judgement)) else None
     return element(
         "tr",
         element("th", element("code", judgement.array), reason, scope="row"),
@@ -74,10 +75,10 @@ def finding_table(findings: Sequence[LeafFinding]) -> Markup:
     return _table(("leaf", "cause", "what is different", "stage"), rows, "findings")
 
 
-def pairs(values: Mapping[str, object]) -> Markup:
-    """Names and values, as a list of definitions."""
+def pairs(values: Mapping[str, object], *, long: bool = False) -> Markup:
+    """Names and values, as a list of definitions; ``long`` values have the page's width."""
     rows = (element("div", element("dt", name), element("dd", _plain(value))) for name, value in values.items())
-    return element("dl", *rows, class_="pairs")
+    return element("dl", *rows, class_="pairs long" if long else "pairs")
 
 
 def badge(passed: bool) -> Markup:
@@ -88,6 +89,11 @@ def badge(passed: bool) -> Markup:
 def index(spot: Spot) -> str:
     """``[0, 3, 5]``."""
     return f"[{', '.join(map(str, spot.index))}]"
+
+
+def _untold(judgement: Judgement) -> str:
+    """Why an array fails, where its r does not say it."""
+    return judgement.reason if judgement.excess == math.inf else ""
 
 
 def _ratio(judgement: Judgement | None) -> Markup:
