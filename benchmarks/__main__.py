@@ -2,9 +2,9 @@
 
 import sys
 
-from benchmarks import conversion, forward
+from benchmarks import conversion, detection, forward
 
-BENCHMARKS = {"conversion": conversion.run, "forward": forward.run}
+BENCHMARKS = {"conversion": conversion.run, "forward": forward.run, "detection": detection.run}
 """Every benchmark by name."""
 
 for name in sys.argv[1:] or BENCHMARKS:

@@ -32,15 +32,15 @@ def environment() -> dict[str, str]:
     """What there is, in the order in which it is printed; torch only where it has been loaded."""
     found = {"loftr2flax": VERSION, "python": sys.version.split()[0]}
     for package in ("numpy", "torch", "kornia", "jax", "jaxlib", "flax"):
-        if package in sys.modules:
+        if sys.modules.get(package) is not None:
             found[package] = metadata.version(package)
-    if "torch" in sys.modules:
-        torch: Any = sys.modules["torch"]
+    torch: Any = sys.modules.get("torch")
+    if torch is not None:
         found["torch threads"] = str(torch.get_num_threads())
         found["torch float32 matmul precision"] = torch.get_float32_matmul_precision()
         found["torch mkldnn"] = str(torch.backends.mkldnn.is_available())
-    if "jax" in sys.modules:
-        jax: Any = sys.modules["jax"]
+    jax: Any = sys.modules.get("jax")
+    if jax is not None:
         found["jax backend"] = f"{jax.default_backend()}, {jax.device_count()} device(s)"
         found["jax matmul precision"] = "highest"
         found["jax x64"] = str(bool(jax.config.jax_enable_x64))

@@ -14,7 +14,10 @@ at any depth, without a tolerance for anyone to tune. The rules, in the order in
 5. The limit is higher where few elements carry the error. An rmse over n independent errors varies by about
    1 / sqrt(2 n) of itself, but errors are not equally large: a confidence matrix of 18,000 elements may owe its rmse to
    three. n is therefore the *effective size* (Σ e²)² / Σ e⁴, the smaller of both sides' (`limit_for`).
-6. No single element is further off than `WORST` times torch's worst, limits and effective sizes alike: a border that is
+6. Where few carry it, torch's error may be small by luck: at one element, chance alone makes one of ten ratios larger
+   than 6. The denominator is then at least the error that torch makes *relative* to each element, the median of all,
+   times the size of the elements that count (`_expected`).
+7. No single element is further off than `WORST` times torch's worst, limits and effective sizes alike: a border that is
    wrong in one cell of a large map would drown in the mean.
 """
 
@@ -40,7 +43,8 @@ class Rounding:
     """What float32 costs torch on one array.
 
     Attributes:
-      rmse: against the oracle; 0 where every number is exact, NaN where float32 and float64 disagree on what is finite.
+      rmse: against the oracle, or what is to be expected of it where few elements carry it; 0 where every number is
+        exact, NaN where float32 and float64 disagree on what is finite.
       few: effective size of the error, inf where there is none.
       largest: the largest error of one element.
     """
@@ -55,7 +59,11 @@ class Rounding:
         if not _same_special(reference, oracle):
             return cls(math.nan, math.inf, math.nan)
         error = _error(reference, oracle)
-        return cls(_rms(error), effective_size(error), float(np.abs(error).max(initial=0.0)))
+        rmse, few, largest = _rms(error), effective_size(error), float(np.abs(error).max(initial=0.0))
+        if few < MANY:
+            expected = _expected(error, oracle[np.isfinite(oracle)])
+            rmse, largest = max(rmse, expected), max(largest, expected * math.sqrt(error.size))
+        return cls(rmse, few, largest)
 
 
 def effective_size(error: np.ndarray) -> float:
@@ -156,6 +164,15 @@ def _error(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 def _rms(error: np.ndarray) -> float:
     largest = float(np.abs(error).max(initial=0.0))
     return largest * float(np.sqrt(np.mean(np.square(error / largest)))) if largest else 0.0
+
+
+def _expected(error: np.ndarray, exact: np.ndarray) -> float:
+    """The rmse of errors that are as large, relative to their elements, as most are: 1.48 medians are one deviation."""
+    there = exact != 0
+    if not there.any():
+        return 0.0
+    relative = 1.48 * float(np.median(np.abs(error[there] / exact[there])))
+    return relative * _rms(exact)
 
 
 def _worst(actual: np.ndarray, oracle: np.ndarray) -> tuple[Spot, Spot, Spot]:

@@ -1,7 +1,8 @@
 """Matches as sets. A match that one side alone has is a tie where rounding decides it, and a difference where not.
 
 A pair of cells is a match while its confidence is above the threshold and above every other in its row and in its
-column. The *margin* of a flip is the oracle's distance from the nearest of these edges. Its *noise* is what torch's own
+column. The *margin* of a flip is how far the oracle would have to move to see it the other way: down to the nearest of
+these edges where it is a match, up over the farthest one where it is not. Its *noise* is what torch's own
 float32 makes of the confidences that decide it, times the limit of r: the candidate's errors do not enter, so that a
 candidate that is far off cannot excuse itself.
 """
@@ -47,7 +48,7 @@ def _flip(ids: tuple[int, int, int], side: str, oracle: np.ndarray, torch32: np.
     batch, i, j = ids
     row, column, here = oracle[batch, i], oracle[batch, :, j], float(oracle[ids])
     rivals = (np.delete(row, j).max(initial=0.0), np.delete(column, i).max(initial=0.0), threshold)
-    margin = min(abs(here - float(edge)) for edge in rivals)
+    margin = abs(min(here - float(edge) for edge in rivals))
     off = max(_error(torch32[batch, i], row), _error(torch32[batch, :, j], column))
     noise = 2 * max(LIMIT * off, STEPS * float(np.spacing(np.float32(here))))  # both of two rivals may be off
     return Flip(ids, "torch" if side == "torch" else "flax", margin, noise)

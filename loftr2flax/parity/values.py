@@ -76,7 +76,7 @@ class Judgement:
     def excess(self) -> float:
         """r as a share of its limit: above 1 is a failure; inf for a failure of another kind."""
         share = self.ratio / self.limit
-        return share if self.passed or share > 1 else math.inf
+        return share if self.passed or share > 1 else max(share, 1.0) if math.isfinite(share) else math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +146,7 @@ class Flip:
     Attributes:
       ids: batch, coarse cell of image 0, coarse cell of image 1.
       side: who has it, "torch" or "flax".
-      margin: how far the oracle's confidence is from the threshold, or from the runner-up of the mutual nearest
-        neighbour test, whichever is nearer.
+      margin: how far the oracle's confidence would have to move for the oracle to decide the other way.
       noise: what rounding can do to that margin.
     """
 

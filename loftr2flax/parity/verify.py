@@ -13,7 +13,7 @@ from loftr2flax.convert.provenance import FileHash
 from loftr2flax.errors import UsageError
 from loftr2flax.formats import open_checkpoint
 from loftr2flax.mapping import TensorMapping
-from loftr2flax.parity.culprit import find_culprit
+from loftr2flax.parity.culprit import find_culprit, hold_against_mistakes
 from loftr2flax.parity.environment import environment, require
 from loftr2flax.parity.factories import custom_candidate, custom_subject, custom_torch, load_factory
 from loftr2flax.parity.golden import Bundle, open_golden, write_golden
@@ -85,6 +85,8 @@ def verify_parity(
     """
     started = time.perf_counter()
     trial = Trial(mapping, **options)
+    if trial.torch is not None and trial.flax is None:
+        raise UsageError("--torch alone: a network of your own has two sides", "add `--flax package.module:factory`")
     require(*(() if trial.torch else ("torch", "kornia")), *(() if trial.flax else ("jax", "flax")))
     with opened(source, target, mapping, trial.facts, trial.prefix, trial.state_dict) as pair:
         report = _compare(pair, trial)
@@ -158,9 +160,12 @@ def _compare(pair: Pair, trial: Trial) -> ParityReport:
         return replace(report, culprit=find_culprit(report))
     candidate = subject.candidate(pair.variables())
     judged = [_judged(subject, candidate, *run) for run in zip(records, infos, strict=True)]
-    report = replace(report, runs=tuple(run for run, _ in judged))
-    report = _with_gradients(report, pair, trial, subject, torch, candidate, records)
     replays = [replayed for _, replayed in judged]
+    runs = [run for run, _ in judged]
+    if torch.explain is not None and weights.passed:
+        held = zip(runs, records, replays, strict=True)
+        runs = [hold_against_mistakes(run, torch.explain, said, made) for run, said, made in held]
+    report = _with_gradients(replace(report, runs=tuple(runs)), pair, trial, subject, torch, candidate, records)
     return replace(report, culprit=find_culprit(report, torch.explain, records, replays))
 
 

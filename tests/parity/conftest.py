@@ -13,7 +13,7 @@ from loftr2flax.convert import convert_checkpoint
 from loftr2flax.sample import SampleSizes, write_sample
 
 HEADS = 4
-SIZES = ((96, 136),)
+SIZES = ((64, 88),)
 """One size, and the run with masks that always comes: enough for a mistake, and compiled once for all tests."""
 
 

@@ -125,6 +125,18 @@ def test_an_error_that_few_elements_carry_may_vary_more():
     assert limit_for(0.5) == 6.0
 
 
+def test_a_lucky_digit_of_torch_does_not_make_a_limit():
+    """One confidence near 1 among thousands of small ones: its error is all there is, and in torch it is tiny."""
+    oracle = np.abs(RNG.standard_normal(2000)) * 1e-6
+    relative = 1e-6 * RNG.standard_normal(2000)
+    oracle[5], relative[5] = 0.9, 1e-9
+    torch = oracle * (1 + relative)
+    usual, off = oracle * (1 - relative), oracle * (1 - relative)
+    usual[5], off[5] = 0.9 * (1 + 1e-6), 0.9 * (1 + 1e-4)
+    assert verdict(usual, oracle, torch).passed
+    assert not verdict(off, oracle, torch).passed
+
+
 def test_errors_too_small_to_be_squared_still_count():
     oracle = np.full(200, 1e-200)
     assert verdict(oracle * (1 + 3e-7), oracle, oracle * (1 + 1e-7)).ratio == pytest.approx(3, rel=1e-3)

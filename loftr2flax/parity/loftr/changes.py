@@ -73,6 +73,9 @@ USUAL = ("layer_norm_eps", "norms", "order")
 NARROW = {"bfloat16": torch.bfloat16, "float16 or TensorFloat-32": torch.float16}
 """Types that matrix products may have gone through."""
 
+BETTER = 1.25
+"""How much nearer to a changed torch than to torch as it is a candidate must be for the change to explain it."""
+
 WITHIN = 4.0
 """The size of an error tells its type up to this factor; bfloat16 and float16 are 8 apart."""
 
@@ -88,8 +91,8 @@ class Suspect:
     right: Mapping[str, Any]
     run: Callable[[TorchLoFTR, Mapping[str, Any], mistakes.Cast | None], dict[str, np.ndarray]]
 
-    def combinations(self) -> Iterator[tuple[Setting, ...]]:
-        """One wrong field at a time, then two, then three of the usual ones."""
+    def combinations(self, most: int) -> Iterator[tuple[Setting, ...]]:
+        """One wrong field at a time, then two, then three of the usual ones; ``most`` at a time."""
         wrong = {
             field: [(field, value) for value in values if value != self.right.get(field)]
             for field, (_, values) in self.table.items()
@@ -97,7 +100,7 @@ class Suspect:
         }
         usual = [field for field in wrong if field in USUAL]
         for fields in itertools.chain(
-            itertools.combinations(wrong, 1), itertools.combinations(wrong, 2), itertools.combinations(usual, 3)
+            *(itertools.combinations(wrong if n < 3 else usual, n) for n in range(1, most + 1))
         ):
             yield from itertools.product(*(wrong[field] for field in fields))
 
@@ -117,7 +120,10 @@ def explain_with(state: Mapping[str, np.ndarray], config: LoFTRConfig, coarse_on
         if suspect is None or not found:
             return None
         with torch.no_grad():
-            return _by_change(row, suspect, wide, narrow, found) or _by_size(row, suspect, narrow, record, found)
+            by_change = _by_change(row, suspect, wide, narrow, found)
+            if by_change is not None or not row.wrong_by_itself:
+                return by_change
+            return _by_size(row, suspect, narrow, record, found)
 
     return explain
 
@@ -125,9 +131,10 @@ def explain_with(state: Mapping[str, np.ndarray], config: LoFTRConfig, coarse_on
 def _by_change(
     row: StageRow, suspect: Suspect, wide: TorchLoFTR, narrow: TorchLoFTR, found: Mapping[str, np.ndarray]
 ) -> Culprit | None:
-    """The first change with which torch agrees with the candidate."""
+    """The first change with which torch agrees with the candidate; for a stage within its limit, single ones only."""
     smallest = {judgement.array: 64 * judgement.reference_rmse for judgement in row.own}
-    for settings in suspect.combinations():
+    before = max(judgement.ratio for judgement in row.own)
+    for settings in suspect.combinations(most=3 if row.wrong_by_itself else 1):
         try:
             exact = suspect.run(wide, dict(settings), None)
         except RuntimeError:  # sizes that the change does not allow
@@ -138,9 +145,8 @@ def _by_change(
         judged = [
             judge(name, array, exact[name], Rounding.of(single[name], exact[name])) for name, array in found.items()
         ]
-        if all(judgement.passed for judgement in judged):
-            worst = max(judgement.ratio for judgement in judged)
-            before = max(judgement.ratio for judgement in row.own)
+        worst = max(judgement.ratio for judgement in judged)
+        if all(judgement.passed for judgement in judged) and worst * BETTER <= before:
             evidence = f"torch with this change agrees: r {worst:.3g}, without it {before:.3g}"
             return Culprit(row.stage, suspect.text(settings), "computation", evidence)
     return None

@@ -1,0 +1,85 @@
+"""A network of the user's own, exactly as docs/parity.md has it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loftr2flax.checkpoint import LeafInfo
+from loftr2flax.formats.writer import open_writer
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "parity.md"
+FILES = re.compile(r"```(?:yaml|python)\n# (tiny\S*\.(?:yaml|py))\n(.*?)```", re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """The three files of the document, and a state dict."""
+    folder = tmp_path_factory.mktemp("own")
+    for name, text in FILES.findall(DOCUMENT.read_text()):
+        (folder / name).write_text(text)
+    rng = np.random.default_rng(0)
+    shapes = {"fc1.weight": (16, 6), "fc1.bias": (16,), "fc2.weight": (16, 16), "fc2.bias": (16,)}
+    infos = {key: LeafInfo(shape, "float32") for key, shape in shapes.items()}
+    with open_writer(folder / "net.pt", "torch", infos, {}) as writer:
+        for key in writer.order:
+            writer.write(key, rng.standard_normal(shapes[key]).astype(np.float32))
+    return folder
+
+
+def run(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "loftr2flax", *arguments]
+    return subprocess.run(command, cwd=place, capture_output=True, text=True, check=False, env=dict(os.environ))
+
+
+def commands() -> list[list[str]]:
+    block = re.search(r"```sh\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    return [shlex.split(line)[1:] for line in block[1].splitlines()]
+
+
+def test_the_document_s_example_passes_as_written(place):
+    convert, verify = commands()
+    assert run(place, *convert).returncode == 0
+    done = run(place, *verify)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("PASS  8 arrays of 2 runs")
+    assert "gradients  4 leaves" in done.stdout
+    assert "coverage   4 of 4 leaves exercised" in done.stdout
+
+
+def test_a_square_matrix_transposed_fails_and_the_stage_is_named(place):
+    convert, verify = commands()
+    run(place, *convert, "--force")
+    with np.load(place / "net.npz") as arrays:
+        leaves = {name: arrays[name] for name in arrays.files}
+    leaves["out/kernel"] = leaves["out/kernel"].T.copy()
+    np.savez(place / "wrong.npz", **leaves)
+    done = run(place, *["wrong.npz" if word == "net.npz" else word for word in verify])
+    assert done.returncode == 1
+    assert "culprit: out: transposed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("torch", "code", "said"),
+    [
+        ("tiny_torch", 2, "not a module and a factory"),
+        ("no_such_module:make", 2, "No module named 'no_such_module'"),
+        ("tiny_torch:nothing", 2, "no attribute 'nothing'"),
+        ("tiny_flax:make", 3, "the factory make raised TypeError"),
+    ],
+)
+def test_a_factory_that_cannot_be_used_is_told(place, torch, code, said):
+    if not (place / "net.npz").exists():
+        run(place, *commands()[0])
+    done = run(
+        place, "verify", "parity", "net.pt", "net.npz", "-m", "tiny.yaml", "--torch", torch, "--flax", "tiny_flax:make"
+    )
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
