@@ -16,7 +16,7 @@ from program import Outcome, run_program
 from skimage import data
 
 from loftr2flax import convert_checkpoint
-from loftr2flax.errors import MappingMismatch, UsageError
+from loftr2flax.errors import CorruptFile, MappingMismatch, UsageError
 from loftr2flax.matching import Weights, load_weights, match_images
 from loftr2flax.matching.weights import NoMatcher
 from loftr2flax.models.loftr import LoFTRConfig
@@ -25,6 +25,8 @@ from loftr2flax.sample import write_sample
 Call = Callable[..., Outcome]
 PHOTO = Path(data.__file__).parent / "camera.png"
 FACTS = {"heads": 4}
+HEADS = rb"\"heads\":4"
+"""How a safetensors file states its heads, in its metadata."""
 FEW = ("--size", "96", "--threshold", "0", "--fact", "heads=4")
 """Options at which the sample's random weights find a few matches, quickly."""
 
@@ -214,6 +216,28 @@ def test_facts_overrule_the_file(flax):
     assert config == LoFTRConfig(
         block_dims=(8, 12, 16), coarse_layers=("self", "cross") * 2, heads=2, temp_bug_fix=True, layer_norm_eps=1e-7
     )
+
+
+def test_what_is_assumed_is_told(call: Call, sample, flax, tmp_path):
+    """A file that says nothing of its attention is matched with linear attention, but not without a word."""
+    with np.load(flax) as arrays:
+        np.savez(tmp_path / "bare.npz", **arrays)
+    assert load_weights(flax).assumed == ()
+    assert load_weights(tmp_path / "bare.npz").assumed[0] == "heads"
+    told = "does not say: attention=linear, layer_norm_eps=1e-05, temperature=0.1, temp_bug_fix=false (`--fact`)"
+    for path in ("bare.npz", sample):
+        done = call("match", PHOTO, PHOTO, "-c", path, *FEW, "--json")
+        assert told in done.err
+        assert done.json["weights"]["assumed"]["temp_bug_fix"] is False
+
+
+def test_a_record_that_lies_is_refused(sample, tmp_path):
+    convert_checkpoint(sample, tmp_path / "loftr.safetensors", "loftr", facts=FACTS)
+    forged = (tmp_path / "loftr.safetensors").read_bytes()
+    assert forged.count(HEADS) == 1
+    (tmp_path / "loftr.safetensors").write_bytes(forged.replace(HEADS, HEADS[:-1] + b"0"))
+    with pytest.raises(CorruptFile, match="its record states heads=0"):
+        load_weights(tmp_path / "loftr.safetensors")
 
 
 def test_outputs_are_guarded(call: Call, flax, tmp_path):

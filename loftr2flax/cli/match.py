@@ -97,7 +97,11 @@ def _rows(found: ImageMatches) -> list[tuple[str, ...]]:
 
 
 def _conclude(found: ImageMatches, draw: Path | None) -> None:
-    say(f"{name_of(str(found.weights.path))}: {found.weights.model}")
+    weights = found.weights
+    say(f"{name_of(str(weights.path))}: {weights.model}")
+    if weights.assumed:
+        listed = ", ".join(f"{name}={_spelled(getattr(weights.config, name))}" for name in weights.assumed)
+        say(f"note: taken for granted, as the file does not say: {listed} (`--fact`)")
     seen = " and ".join(f"{width}×{height}" for width, height in found.seen)
     time = f"{found.run_seconds:.2f} s, and {found.compile_seconds:.1f} s to compile"
     count = plural(len(found), "match", "matches")
@@ -110,18 +114,24 @@ def _conclude(found: ImageMatches, draw: Path | None) -> None:
         say("note: no pair of points is sure enough; a lower `--threshold`, or a larger `--size`, may find some")
 
 
+def _spelled(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _describe(found: ImageMatches) -> dict[str, Any]:
     images = [
         {"path": str(photo.path), "width": photo.size[0], "height": photo.size[1], "seen": list(seen)}
         for photo, seen in zip(found.photographs, found.seen, strict=True)
     ]
+    weights = found.weights
     points = zip(found.points0.tolist(), found.points1.tolist(), found.confidence.tolist(), strict=True)
     return {
         "images": images,
         "weights": {
-            "path": str(found.weights.path),
-            "model": found.weights.model,
-            "converted": found.weights.converted,
+            "path": str(weights.path),
+            "model": weights.model,
+            "converted": weights.converted,
+            "assumed": {name: getattr(weights.config, name) for name in weights.assumed},
         },
         "threshold": found.threshold,
         "found": found.found,

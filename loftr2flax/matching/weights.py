@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -15,7 +16,7 @@ import numpy as np
 from loftr2flax.checkpoint import Checkpoint
 from loftr2flax.convert import Order, prepared
 from loftr2flax.convert.stream import stream
-from loftr2flax.errors import InputError, MappingMismatch, UsageError
+from loftr2flax.errors import CorruptFile, InputError, MappingMismatch, UsageError
 from loftr2flax.extras import needed
 from loftr2flax.flaxtree import Tree, merge_params, nested
 from loftr2flax.formats import open_checkpoint
@@ -27,6 +28,11 @@ with needed("matching", "parity", "jax", "flax"):
 
 MAPPING = "loftr"
 """The mapping that makes the whole matcher."""
+
+INVISIBLE = ("heads", "attention", "layer_norm_eps", "temperature", "temp_bug_fix")
+"""What changes the function and leaves no trace in the weights."""
+
+_MAY_BE_ZERO = ("border", "threshold", "sinkhorn_iterations")
 
 
 class NoMatcher(InputError):
@@ -42,12 +48,14 @@ class Weights:
       config: what its shapes show, completed by its facts.
       variables: ``params`` and ``batch_stats``, numpy arrays of float32.
       converted: whether it is a torch checkpoint, converted in memory.
+      assumed: facts of the network that neither the file nor the caller states, and that its shapes cannot show.
     """
 
     path: Path
     config: LoFTRConfig
     variables: Tree
     converted: bool
+    assumed: tuple[str, ...] = ()
 
     @property
     def model(self) -> str:
@@ -77,15 +85,15 @@ def load_weights(
       MappingMismatch: leaves are missing, left over, or of other shapes than the network's.
       Loftr2FlaxError: the file is refused.
     """
+    asked = _checked(facts or {})
     with open_checkpoint(path, state_dict) as checkpoint:
         _demand_matcher(checkpoint)
         if checkpoint.separator == "/":
-            made = checkpoint.contents.provenance or {}
             leaves = {name: checkpoint.read(name) for name in checkpoint.infos}
-            return _fitted(checkpoint.path, leaves, made.get("facts") or {}, facts or {}, converted=False)
+            return _fitted(checkpoint.path, leaves, _stated(checkpoint), asked, converted=False)
     with prepared(path, None, Order(MAPPING, state_dict=state_dict)) as job:
         leaves = {move.leaf: array.copy() for move, array in stream(job.plan.moves, job.source)}
-        return _fitted(job.source.path, leaves, job.plan.mapping.facts, facts or {}, converted=True)
+        return _fitted(job.source.path, leaves, {}, asked, converted=True)
 
 
 def _fitted(
@@ -96,10 +104,8 @@ def _fitted(
     *,
     converted: bool,
 ) -> Weights:
-    known = {field.name for field in fields(LoFTRConfig)}
-    from_file = {name: value for name, value in stated.items() if name in known}  # `model` is for other readers
     try:
-        config = LoFTRConfig.from_checkpoint(leaves, {**from_file, **_checked(asked)})
+        config = LoFTRConfig.from_checkpoint(leaves, {**stated, **asked})
     except ValueError as error:
         raise UsageError(f"{path}: {error}", "state what its network has, e.g. `--fact heads=1`") from None
     try:
@@ -107,7 +113,20 @@ def _fitted(
     except MappingMismatch as error:
         message = f"{path}: not the leaves of {Weights(path, config, {}, converted).model}: {error.message}"
         raise MappingMismatch(message, f"loftr2flax inspect {path}") from None
-    return Weights(path, config, variables, converted)
+    assumed = tuple(name for name in INVISIBLE if name not in stated and name not in asked)
+    return Weights(path, config, variables, converted, assumed)
+
+
+def _stated(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The facts in an output's record; those that are no field of a config (`model`) are for other readers."""
+    kinds = get_type_hints(LoFTRConfig)
+    record = (checkpoint.contents.provenance or {}).get("facts") or {}
+    facts = {name: tuple(v) if isinstance(v, list) else v for name, v in record.items() if name in kinds}
+    for name, value in facts.items():
+        if not _is(name, value, kinds[name]):
+            message = f"{checkpoint.path}: its record states {name}={value}, which no LoFTR can have"
+            raise CorruptFile(message, "convert the torch file again")
+    return facts
 
 
 def template(config: LoFTRConfig) -> Tree:
@@ -139,22 +158,24 @@ def _checked(facts: Mapping[str, Any]) -> dict[str, Any]:
             near = difflib.get_close_matches(name, kinds, 1)
             hint = f"did you mean {near[0]}?" if near else f"its facts are {', '.join(sorted(kinds))}"
             raise UsageError(f"--fact {name}: no such fact of a LoFTR", hint)
-        if not _is(value, kinds[name]):
+        if not _is(name, value, kinds[name]):
             raise UsageError(f"--fact {name}={value}: not a value that it takes", f"it takes {_spelled(kinds[name])}")
     return dict(facts)
 
 
-def _is(value: object, kind: Any) -> bool:
-    """Whether a value is of a field's type; counts and epsilons are positive."""
+def _is(name: str, value: object, kind: Any) -> bool:
+    """Whether a value is of a field's type; most counts and all epsilons are above zero."""
     if get_origin(kind) is Literal:
         return value in get_args(kind)
     if isinstance(kind, types.UnionType):
-        return any(_is(value, one) for one in get_args(kind))
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool) and value > 0
-    return isinstance(value, tuple if get_origin(kind) is tuple else kind)
+        return any(_is(name, value, one) for one in get_args(kind))
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is(name, one, get_args(kind)[0]) for one in value)
+    if kind in (int, float):
+        if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
+            return False
+        return 0 < value < math.inf or (value == 0 and name in _MAY_BE_ZERO)
+    return isinstance(value, kind)
 
 
 def _spelled(kind: Any) -> str:
