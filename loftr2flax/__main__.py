@@ -1,6 +1,6 @@
 """``python -m loftr2flax``."""
 
-from loftr2flax.cli import main
+from loftr2flax.cli import program
 
 if __name__ == "__main__":
-    main()
+    program()

@@ -7,3 +7,4 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from loftr2flax.cli.app import main as main
+from loftr2flax.cli.app import program as program
