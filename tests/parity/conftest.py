@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 
 from loftr2flax.convert import convert_checkpoint
 from loftr2flax.sample import SampleSizes, write_sample
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: small networks on many threads only wait
 
 HEADS = 4
 SIZES = ((64, 88),)

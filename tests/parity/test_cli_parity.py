@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 from conftest import SIZES
 
+from loftr2flax.parity.golden import Bundle, write_golden
+
 SIZE = "x".join(map(str, SIZES[0]))
 
 
 def run(folder, *arguments: str, block: str = "") -> subprocess.CompletedProcess[str]:
-    code = (
-        "import sys\n"
-        + (f"sys.modules[{block!r}] = None\n" if block else "")
-        + "from loftr2flax.cli import main\nmain()"
-    )
+    blocked = f"sys.modules[{block!r}] = None" if block else ""
+    code = f"import sys\n{blocked}\nfrom loftr2flax.cli import main\nmain()"
     command = [sys.executable, "-c", code, "verify", "parity", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
@@ -56,17 +55,7 @@ def test_a_missing_extra_exits_4_with_the_command_that_installs_it(folder):
 
 
 def test_nothing_compared_exits_5(folder, tmp_path):
-    np.savez(tmp_path / "none.npz", other=np.zeros(3, np.float32))
-    nothing = """
-mapping: nothing/1
-about: Only a tensor that may be absent.
-tensors:
-  not_there? []: not_there []
-"""
-    (tmp_path / "nothing.yaml").write_text(nothing)
     golden = tmp_path / "golden.npz"
-    from loftr2flax.parity.golden import Bundle, write_golden
-
     write_golden(golden, Bundle("custom", "nothing/1", "", "", {}, {}, True, "", {}, (), ()))
     np.savez(tmp_path / "empty.npz")
     code = run(folder, str(tmp_path / "empty.npz"), "--golden", str(golden), "--flax", "builtins:dict")

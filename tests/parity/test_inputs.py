@@ -18,11 +18,8 @@ def test_a_seed_makes_the_same_pair_and_another_seed_another():
 
 def test_there_is_a_run_for_each_size_and_one_with_masks_and_two_sizes():
     feeds = image_feeds((), 0, ())
-    assert [feed.info.title for feed in feeds] == [
-        "96×136 with 96×136",
-        "120×104 with 120×104",
-        "96×136 with 120×104, masks",
-    ]
+    titles = [feed.info.title for feed in feeds]
+    assert titles == ["96×136 with 96×136", "120×104 with 120×104", "96×136 with 120×104, masks"]
     assert all(height != width for height, width in DEFAULT_SIZES)
     masked = feeds[2].arrays
     assert 0.5 < masked["mask/0"].mean() < 0.8

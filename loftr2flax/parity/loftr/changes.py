@@ -1,8 +1,8 @@
 """The mistakes that are known to be made in LoFTR, as data, and the search for those that explain a wrong stage.
 
-A stage that is wrong by itself is run again in torch with one change at a time, then with two, until torch so changed
-agrees with the candidate as closely as torch in float32 agrees with itself: the same rule that judges a right port
-judges the explanation. Lower precision cannot be matched digit by digit; it is told by the size of its error.
+A stage that is wrong by itself is run again in torch with one change at a time, then with several, until torch so
+changed agrees with the candidate as closely as torch in float32 agrees with itself: the same rule that judges a right
+port judges the explanation. Lower precision cannot be matched digit by digit; it is told by the size of its error.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ MATCHING: Mapping[str, tuple[str, Sequence[Any]]] = {
 """Of the confidence matrix."""
 
 USUAL = ("layer_norm_eps", "norms", "order")
-"""Fields that are wrong together often enough for three changes at once to be tried."""
+"""Fields that are wrong together so often that two and three of them are tried before anything else is."""
 
 NARROW = {"bfloat16": torch.bfloat16, "float16 or TensorFloat-32": torch.float16}
 """Types that matrix products may have gone through."""
@@ -91,18 +91,16 @@ class Suspect:
     right: Mapping[str, Any]
     run: Callable[[TorchLoFTR, Mapping[str, Any], mistakes.Cast | None], dict[str, np.ndarray]]
 
-    def combinations(self, most: int) -> Iterator[tuple[Setting, ...]]:
-        """One wrong field at a time, then two, then three of the usual ones; ``most`` at a time."""
+    def combinations(self, rounds: Sequence[int], fields: Sequence[str] = ()) -> Iterator[tuple[Setting, ...]]:
+        """So many wrong fields at a time as each of ``rounds`` says; of ``fields`` alone, if there are any."""
         wrong = {
             field: [(field, value) for value in values if value != self.right.get(field)]
             for field, (_, values) in self.table.items()
-            if field in self.right
+            if field in self.right and (not fields or field in fields)
         }
-        usual = [field for field in wrong if field in USUAL]
-        for fields in itertools.chain(
-            *(itertools.combinations(wrong if n < 3 else usual, n) for n in range(1, most + 1))
-        ):
-            yield from itertools.product(*(wrong[field] for field in fields))
+        for count in rounds:
+            for together in itertools.combinations(wrong, count):
+                yield from itertools.product(*(wrong[field] for field in together))
 
     def text(self, settings: Sequence[Setting]) -> str:
         """What is wrong, for people."""
@@ -120,21 +118,31 @@ def explain_with(state: Mapping[str, np.ndarray], config: LoFTRConfig, coarse_on
         if suspect is None or not found:
             return None
         with torch.no_grad():
-            by_change = _by_change(row, suspect, wide, narrow, found)
-            if by_change is not None or not row.wrong_by_itself:
-                return by_change
-            return _by_size(row, suspect, narrow, record, found)
+            sides = wide, narrow
+            usual = _by_change(row, suspect, sides, found, [*suspect.combinations([1])])
+            if usual is not None or not row.wrong_by_itself:
+                return usual
+            return (
+                _by_change(row, suspect, sides, found, [*suspect.combinations([2, 3], USUAL)])
+                or _by_size(row, suspect, narrow, record, found)
+                or _by_change(row, suspect, sides, found, [*suspect.combinations([2])])
+            )
 
     return explain
 
 
 def _by_change(
-    row: StageRow, suspect: Suspect, wide: TorchLoFTR, narrow: TorchLoFTR, found: Mapping[str, np.ndarray]
+    row: StageRow,
+    suspect: Suspect,
+    sides: tuple[TorchLoFTR, TorchLoFTR],
+    found: Mapping[str, np.ndarray],
+    combinations: Sequence[tuple[Setting, ...]],
 ) -> Culprit | None:
-    """The first change with which torch agrees with the candidate; for a stage within its limit, single ones only."""
+    """The first change with which torch, in float64 and float32, agrees with the candidate."""
+    wide, narrow = sides
     smallest = {judgement.array: 64 * judgement.reference_rmse for judgement in row.own}
     before = max(judgement.ratio for judgement in row.own)
-    for settings in suspect.combinations(most=3 if row.wrong_by_itself else 1):
+    for settings in combinations:
         try:
             exact = suspect.run(wide, dict(settings), None)
         except RuntimeError:  # sizes that the change does not allow
