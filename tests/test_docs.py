@@ -11,7 +11,7 @@ import typer
 import typer.main
 
 import loftr2flax
-from loftr2flax.cli.app import app
+from loftr2flax.cli.app import build_app
 from loftr2flax.mapping.kinds import shipped_kinds
 from loftr2flax.mapping.parse import words
 
@@ -22,7 +22,7 @@ MANUAL = (ROOT / "mappings" / "README.md").read_text("utf-8")
 
 def commands() -> Iterator[tuple[str, object]]:
     """Every verb, as it is typed, with its command."""
-    waiting = [("", typer.main.get_command(app))]
+    waiting = [("", typer.main.get_command(build_app()))]
     while waiting:
         name, command = waiting.pop()
         inner = getattr(command, "commands", None)

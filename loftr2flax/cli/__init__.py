@@ -1,10 +1,13 @@
 """The command line: options in, text out, one file a verb. The only place that prints, and that ends the process."""
 
+import gc
 import os
 
-# numpy's linear algebra starts its threads when numpy is imported, which takes longer than the import itself; no verb
-# multiplies matrices with numpy
+# A verb is over in a blink, and its start is most of it. numpy's linear algebra starts threads when numpy is imported,
+# which takes longer than the import itself, and no verb multiplies matrices with numpy. The collector looks through all
+# that is being imported again and again, and finds nothing to collect.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+gc.set_threshold(50_000)
 
-from loftr2flax.cli.app import main as main
-from loftr2flax.cli.app import program as program
+from loftr2flax.cli.app import main as main  # noqa: E402
+from loftr2flax.cli.app import program as program  # noqa: E402
