@@ -7,7 +7,8 @@ READY := $(VENV)/.ready
 .PHONY: demo test lint bench clean
 
 demo: $(READY)
-	$(BIN)/loftr2flax demo
+	rm -rf demo
+	$(BIN)/loftr2flax demo --folder demo
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto -q

@@ -27,7 +27,7 @@ def demo(
         Path | None, typer.Option("--folder", help="Where to leave the files; a temporary folder without it.")
     ] = None,
 ) -> None:
-    """Inspect, convert, check and reverse a small LoFTR checkpoint, and see two mistakes caught."""
+    """Inspect, convert, check, reverse and run a small LoFTR checkpoint, and see two mistakes caught."""
     from loftr2flax.sample import write_sample
 
     with _place(folder) as place:
@@ -54,8 +54,34 @@ def demo(
         emit("# And back: the file that torch.load reads, bit for bit, in the order and with the counters that it had.")
         _step(place, "convert loftr.npz --reverse -o back.ckpt")
         _compare(place / "loftr_demo.ckpt", place / "back.ckpt")
+        _run_the_networks(place)
         if folder is not None:
             emit(f"The files are in {folder}.")
+
+
+def _run_the_networks(place: Path) -> None:
+    """Both networks on the same inputs, and the Flax one at work; where the libraries for it are installed."""
+    from importlib.util import find_spec
+
+    lacking = [name for name in ("torch", "kornia", "jax", "flax", "PIL") if find_spec(name) is None]
+    if lacking:
+        emit(f"# Not shown, since {' and '.join(lacking)} are not installed: `pip install 'loftr2flax[parity]'`.")
+        return
+    emit("# The same numbers are not yet the same function: both networks run, and torch's own rounding error judges.")
+    _step(place, "verify parity loftr_demo.ckpt loftr.npz --sizes 96x136 --report report.html")
+    emit("# The converted network on two views of a made scene. Its weights are random, so its matches mean nothing.")
+    _draw_views(place)
+    _step(place, "match view0.png view1.png -c loftr.npz --threshold 0.0005 --draw matches.png")
+
+
+def _draw_views(place: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    from loftr2flax.parity.inputs import textured_pair
+
+    for number, view in enumerate(textured_pair(0, (240, 320), (240, 320))):
+        Image.fromarray(np.round(255 * view).astype(np.uint8)).save(place / f"view{number}.png")
 
 
 @contextlib.contextmanager
