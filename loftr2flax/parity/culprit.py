@@ -4,9 +4,8 @@ Weights are looked at first: a leaf that is not the tensor that the mapping name
 outputs. Where all weights agree, the first stage whose *own* error is beyond the limit is the culprit, and the torch
 stage is run again with one change at a time until it agrees with the candidate (`loftr.changes`).
 
-The same search sharpens the verdict. A wrong epsilon may do little more than rounding does and stay within the limit;
-but a right port has an r of about 1 against torch as it is, and a wrong one has it against torch with the mistake. A
-stage whose own r is above `NEAR` is therefore held against the known mistakes, and fails if one explains it better.
+The same knowledge sharpens the verdict: a wrong epsilon may do little more than rounding does and stay within the
+limit. Its effect has a direction, which rounding has not, and a stage whose error has it fails.
 """
 
 from __future__ import annotations
@@ -19,21 +18,18 @@ from loftr2flax.parity.run import Record, Replay
 from loftr2flax.parity.subject import Explain
 from loftr2flax.parity.values import Culprit, LeafFinding, PairRun, ParityReport, StageRow
 
-NEAR = 1.25
-"""r of a stage by itself from which on it is held against known mistakes; a right port has 0.9 to 1.1."""
-
 
 def hold_against_mistakes(run: PairRun, explain: Explain, record: Record, replay: Replay) -> PairRun:
-    """A run in which stages within their limits fail where torch with a known mistake explains them better."""
+    """A run in which stages within their limits fail where their error is that of a known mistake."""
 
     def held(row: StageRow) -> StageRow:
-        if row.wrong_by_itself or max(judgement.ratio for judgement in row.own) <= NEAR:
+        if row.wrong_by_itself:
             return row
         found = explain(row, record, replay)
         if found is None:
             return row
         worst = max(row.own, key=lambda judgement: judgement.ratio)
-        reason = f"within the limit, but {found.evidence}: {found.cause}"
+        reason = f"within the limit, but {found.cause}: {found.evidence}"
         own = tuple(replace(j, reason=reason) if j is worst else j for j in row.own)
         return replace(row, own=own)
 
