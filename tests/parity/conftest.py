@@ -9,15 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_loftr import HEADS
 
 from loftr2flax.convert import convert_checkpoint
 from loftr2flax.sample import SampleSizes, write_sample
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: small networks on many threads only wait
-
-HEADS = 4
-SIZES = ((64, 88),)
-"""One size, and the run with masks that always comes: enough for a mistake, and compiled once for all tests."""
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import SIZES
+from small_loftr import SIZES
 
 from loftr2flax.parity.golden import Bundle, write_golden
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import HEADS, SIZES
+from small_loftr import HEADS, SIZES
 from usual_mistakes import factory
 
 from loftr2flax.parity import ParityReport, verify_parity

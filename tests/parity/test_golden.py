@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import SIZES
+from small_loftr import SIZES
 from usual_mistakes import factory
 
 from loftr2flax.errors import CorruptFile, OutputExists, UsageError

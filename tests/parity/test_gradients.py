@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SIZES
+from small_loftr import SIZES
 
 from loftr2flax.parity import verify_parity
 from loftr2flax.parity.loftr.flax_side import FlaxLoFTR

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conftest import SIZES
+from small_loftr import SIZES
 from usual_mistakes import factory
 
 from loftr2flax.convert import convert_checkpoint

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import pytest
-from conftest import HEADS, SIZES
+from small_loftr import HEADS, SIZES
 
 from loftr2flax.models.loftr import LoFTRConfig, backbone
 from loftr2flax.parity import verify_parity

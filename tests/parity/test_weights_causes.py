@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import SIZES
+from small_loftr import SIZES
 
 from loftr2flax.parity import ParityReport, verify_parity
 from loftr2flax.parity.culprit import find_culprit
