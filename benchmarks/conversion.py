@@ -39,16 +39,18 @@ def official() -> Path:
 def run() -> None:
     """Measures and prints."""
     source, here = str(official()), folder()
+    outputs = [here / f"{name}.npz" for name in ("script", "ours", "floor")]
     program = [str(Path(sys.executable).with_name("loftr2flax"))]
     python = [sys.executable, "-c"]
     print("converting a full-size LoFTR checkpoint (211 tensors, 46 MB) to .npz")
     report(
         run_in_turn(
             {
-                "script": [*python, _SCRIPT, source, str(here / "script.npz")],
-                "loftr2flax": [*program, "convert", source, "-o", str(here / "ours.npz"), "--force"],
-                "numpy alone": [*python, _FLOOR, source, str(here / "floor.npz")],
-            }
+                "script": [*python, _SCRIPT, source, str(outputs[0])],
+                "loftr2flax": [*program, "convert", source, "-o", str(outputs[1])],
+                "numpy alone": [*python, _FLOOR, source, str(outputs[2])],
+            },
+            outputs=outputs,
         ),
         against="script",
     )

@@ -23,12 +23,17 @@ class Measure:
     peak: float
 
 
-def run_in_turn(programs: Mapping[str, Command], runs: int = 9) -> dict[str, Measure]:
-    """Measures each program ``runs`` times, in turn, after one run of each that does not count."""
+def run_in_turn(programs: Mapping[str, Command], runs: int = 9, outputs: Sequence[Path] = ()) -> dict[str, Measure]:
+    """Measures each program ``runs`` times, in turn, after one run of each that does not count.
+
+    ``outputs`` are removed before each run, so that every one writes a new file.
+    """
     times: dict[str, list[float]] = {name: [] for name in programs}
     peaks = dict.fromkeys(programs, 0.0)
     for round_number in range(runs + 1):
         for name, command in programs.items():
+            for path in outputs:
+                path.unlink(missing_ok=True)
             seconds, peak = _run(command)
             if round_number:
                 times[name].append(seconds)

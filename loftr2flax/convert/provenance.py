@@ -24,6 +24,7 @@ from loftr2flax.plan.moves import Plan
 from loftr2flax.version import VERSION
 
 SCHEMA = "loftr2flax.provenance/1"
+_PORTION = 4 << 20  # hashing a portion lets other threads run; between portions it has to wait for its turn
 MOST_KEPT = 1024
 """Dropped tensors of at most this many bytes are kept in the record."""
 
@@ -40,7 +41,7 @@ class FileHash:
 
     def _run(self) -> None:
         digest = hashlib.sha256()
-        buffer = memoryview(bytearray(1 << 20))
+        buffer = memoryview(bytearray(_PORTION))
         try:
             for path in self._files:
                 with path.open("rb", buffering=0) as file:

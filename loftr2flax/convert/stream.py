@@ -18,7 +18,13 @@ from loftr2flax.plan import Move, run_move
 Made = tuple[Move, np.ndarray]
 Slot = tuple[Scratch, Scratch]
 """Memory for a leaf as it is read, and as it is arranged."""
+Batch = tuple[list[Made], Slot]
+"""Leaves handed over at once: small ones in memory of their own, and at most one large one in the slot's."""
+
 _SLOTS = 2
+_SMALL = 1 << 16
+_MOST_SMALL = 64
+"""Small leaves are handed over together: to pass one from thread to thread takes longer than to read it."""
 
 
 def stream(moves: Sequence[Move], checkpoint: Checkpoint) -> Generator[Made]:
@@ -30,7 +36,7 @@ def stream(moves: Sequence[Move], checkpoint: Checkpoint) -> Generator[Made]:
       Loftr2FlaxError: whatever reading or running a move raises, at that move's turn.
     """
     free: SimpleQueue[Slot | None] = SimpleQueue()
-    made: SimpleQueue[tuple[Move, np.ndarray, Slot] | BaseException | None] = SimpleQueue()
+    made: SimpleQueue[Batch | BaseException | None] = SimpleQueue()
     for _ in range(_SLOTS):
         free.put((Scratch(), Scratch()))
     worker = threading.Thread(target=_work, args=(moves, checkpoint, free, made), daemon=True)
@@ -39,8 +45,8 @@ def stream(moves: Sequence[Move], checkpoint: Checkpoint) -> Generator[Made]:
         while (item := made.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
-            move, array, slot = item
-            yield move, array
+            batch, slot = item
+            yield from batch
             free.put(slot)
     finally:
         free.put(None)  # where the consumer stopped early, so does the worker
@@ -51,15 +57,24 @@ def _work(
     moves: Sequence[Move],
     checkpoint: Checkpoint,
     free: SimpleQueue[Slot | None],
-    made: SimpleQueue[tuple[Move, np.ndarray, Slot] | BaseException | None],
+    made: SimpleQueue[Batch | BaseException | None],
 ) -> None:
+    batch: list[Made] = []
     try:
+        slot = free.get()
         for move in moves:
-            slot = free.get()
             if slot is None:
                 return
-            taken, given = slot
-            made.put((move, run_move(move, partial(checkpoint.read, scratch=taken), given), slot))
+            small = max(move.info.nbytes, *(checkpoint.infos[name].nbytes for name in move.inputs), 0) < _SMALL
+            taken, given = (None, None) if small else slot
+            batch.append((move, run_move(move, partial(checkpoint.read, scratch=taken), given)))
+            if not small or len(batch) == _MOST_SMALL:
+                made.put((batch, slot))
+                batch, slot = [], free.get()
+        if slot is not None and batch:
+            made.put((batch, slot))
         made.put(None)
-    except BaseException as error:  #  handed over whole, and raised where the leaf was wanted
+    except BaseException as error:  # handed over whole, and raised where the leaf was wanted
+        if batch and slot is not None:
+            made.put((batch, slot))
         made.put(error)

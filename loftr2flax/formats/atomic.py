@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from loftr2flax.errors import EnvironmentFault, OutputExists, UsageError
+from loftr2flax.formats.flushing import Flusher
 
 _GATHER = 1 << 16  # pieces smaller than this are joined before they are written
 _HEAD = 1 << 16
@@ -27,6 +28,7 @@ class NewFile:
     def __init__(self, descriptor: int, path: Path) -> None:
         self._descriptor = descriptor
         self._waiting = bytearray()
+        self._flusher = Flusher(descriptor)
         self.path = path
         self.position = 0
         """Bytes written so far."""
@@ -57,7 +59,13 @@ class NewFile:
         """Force everything written so far to the disk."""
         self._flush()
         with _blaming(self.path, "written"):
+            self._flusher.end()
             os.fsync(self._descriptor)
+
+    def abandon(self) -> None:
+        """Let go of the descriptor, whatever became of the data."""
+        with contextlib.suppress(OSError):  # told already, or of no interest any more
+            self._flusher.end()
 
     def _flush(self) -> None:
         self._put(memoryview(self._waiting))
@@ -67,6 +75,7 @@ class NewFile:
         with _blaming(self.path, "written"):
             while data:
                 data = data[os.write(self._descriptor, data) :]
+        self._flusher.reached(self.position)
 
 
 @contextmanager
@@ -85,7 +94,7 @@ def new_file(path: str | os.PathLike[str], *, force: bool = False) -> Iterator[N
     target = Path(os.path.realpath(asked))
     check_target(asked, force=force)
     temporary = target.with_name(f".loftr2flax-{os.urandom(6).hex()}.part")
-    descriptor = -1
+    descriptor, file = -1, None
     try:
         with _blaming(asked, "created"):
             descriptor, source = _open(target.parent, temporary)
@@ -95,6 +104,8 @@ def new_file(path: str | os.PathLike[str], *, force: bool = False) -> Iterator[N
         with _blaming(asked, "created"):
             _publish(source, temporary, target, asked, force)
     finally:
+        if file is not None:
+            file.abandon()
         if descriptor >= 0:
             os.close(descriptor)
         with contextlib.suppress(OSError):  # gone already where all went well; an error here would hide the first one
