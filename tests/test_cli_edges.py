@@ -93,8 +93,24 @@ class TestPipes:
 
     def test_streams_that_are_closed_from_the_start(self, sample: Path, tmp_path: Path) -> None:
         command = f"{sys.executable} -m loftr2flax convert {sample} -m loftr -o a.npz --json >&- 2>&-"
-        assert subprocess.run(command, shell=True, cwd=tmp_path, check=False).returncode == 0
+        assert subprocess.run(command, shell=True, cwd=tmp_path, check=False).returncode == 4
         assert (tmp_path / "a.npz").exists()
+
+    @pytest.mark.parametrize("words", ["convert nofile.pt -o x.npz --json", "inspect nofile.pt --json"])
+    def test_an_error_that_nobody_hears_keeps_its_code(self, tmp_path: Path, words: str) -> None:
+        for redirection in (">/dev/full", "| true"):
+            command = f"set -o pipefail; {sys.executable} -m loftr2flax {words} {redirection}"
+            done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+            assert "Traceback" not in done.stderr
+            assert done.returncode in (3, 4)
+
+    def test_a_file_that_is_refused_does_not_hide_the_others(self, call: Run, sample: Path) -> None:
+        done = call("inspect", sample, "nofile.pt", sample)
+        assert done.code == 3
+        assert done.out.count("looks like") == 2
+        assert done.error == "nofile.pt: no such file"
+        document = call("inspect", sample, "nofile.pt", "--json").json
+        assert [len(document["files"]), document["errors"][0]["exit_code"]] == [1, 3]
 
 
 class TestBugs:

@@ -165,7 +165,7 @@ class TestOwnMapping:
         np.savez(tmp_path / "tuned.npz", **leaves)
         done = call("convert", "tuned.npz", "-m", own, "--reverse", "-o", "b.pt")
         assert done.code == 3
-        assert "scale is no longer 1.0" in done.error
+        assert "scale is not 1.0 throughout" in done.error
         assert "--allow-loss" in done.hint
         assert not (tmp_path / "b.pt").exists()
         assert call("convert", "tuned.npz", "-m", own, "--reverse", "-o", "b.pt", "--allow-loss").code == 0
@@ -446,3 +446,73 @@ def test_the_python_side_raises_what_the_command_prints(sample: Path, tmp_path: 
     done = convert_checkpoint(sample, tmp_path / "a.npz", "ifvit_jax", progress=lambda *step: steps.append(step))
     assert steps[-1] == (done.nbytes, done.nbytes)
     assert len(steps) == 80
+
+
+class TestWhatWouldBeLost:
+    """Values without a place on the other side are the mapping's own, or they are not lost without a word."""
+
+    @pytest.fixture
+    def masked(self, tmp_path: Path) -> Path:
+        """A dense layer beside a buffer of 2 KiB, larger than what the record keeps."""
+        mask = torch.rand((16, 32), generator=torch.Generator().manual_seed(0))
+        torch.save({"fc.weight": torch.ones(3, 5), "fc.bias": torch.zeros(3), "mask": mask}, tmp_path / "masked.pt")
+        return tmp_path / "masked.pt"
+
+    def write(self, folder: Path, drop: str) -> Path:
+        path = folder / "masked.yaml"
+        path.write_text(f"mapping: masked/1\nlet: {{s: 16, t: 32}}\ndense:\n  fc: fc\ndrop:\n  mask [s t]: {drop}\n")
+        return path
+
+    def test_a_large_dropped_tensor_that_is_not_what_the_mapping_says(
+        self, call: Run, masked: Path, tmp_path: Path
+    ) -> None:
+        own = self.write(tmp_path, "0.0")
+        done = call("convert", masked, "-m", own, "-o", "a.npz")
+        assert done.code == 3
+        assert "mask is not 0.0 throughout" in done.error
+        assert not (tmp_path / "a.npz").exists()
+        assert call("convert", masked, "-m", own, "-o", "a.npz", "--allow-loss").code == 0
+
+    def test_one_that_is_comes_back(self, call: Run, masked: Path, tmp_path: Path) -> None:
+        state = torch_state(masked, "") | {"mask": torch.full((16, 32), 0.5)}
+        torch.save(state, masked)
+        own = self.write(tmp_path, "0.5")
+        assert call("convert", masked, "-m", own, "-o", "a.npz").code == 0
+        assert call("convert", "a.npz", "-m", own, "--reverse", "-o", "b.pt").code == 0
+        assert_same_state(torch_state(tmp_path / "b.pt", ""), state)
+
+    def test_one_that_the_mapping_gives_up_is_announced(self, call: Run, masked: Path, tmp_path: Path) -> None:
+        done = call("convert", masked, "-m", self.write(tmp_path, ""), "-o", "a.npz")
+        assert done.code == 0
+        assert "one way: what is dropped does not come back" in done.err
+
+    @pytest.mark.parametrize(("value", "dtype"), [("0.1", "bfloat16"), (".nan", "float32")])
+    def test_a_fill_that_nobody_touched_is_no_loss(
+        self, call: Run, two_containers: Path, tmp_path: Path, value: str, dtype: str
+    ) -> None:
+        own = tmp_path / "filled.yaml"
+        own.write_text(f"mapping: filled/1\nlet: {{n: 4}}\ndense:\n  fc1: a\n  fc2: b\nfill:\n  x [n]: {value}\n")
+        assert call("convert", two_containers, "-m", own, "-o", "a.safetensors", "--dtype", dtype).code == 0
+        assert call("convert", "a.safetensors", "-m", own, "--reverse", "-o", "b.pt").code == 0
+
+
+def test_the_way_back_says_that_a_cast_stays(call: Run, sample: Path) -> None:
+    call("convert", sample, "-m", "loftr", "-o", "a.safetensors", "--dtype", "float16")
+    done = call("convert", "a.safetensors", "--reverse", "-o", "b.pt")
+    assert done.code == 0
+    assert "note: floating-point numbers were cast to float16 on the way here, and stay so" in done.err
+
+
+def test_a_choice_that_one_shipped_mapping_knows_needs_no_mapping_named(
+    call: Run, sample: Path, tmp_path: Path
+) -> None:
+    """The hint of the first command works on the second: nothing else has to be named."""
+    convert_checkpoint(sample, tmp_path / "a.npz", "ifvit_jax")
+    leaves = load_loftr_weights(tmp_path / "a.npz")
+    leaves["layers.2.1/merge/kernel"] = leaves["layers.2.1/merge/kernel"] + 1
+    np.savez(tmp_path / "tuned.npz", **leaves)
+    done = call("convert", "tuned.npz", "--reverse", "-o", "b.pt")
+    assert done.code == 3
+    assert "--choose j=0" in done.hint
+    assert call("convert", "tuned.npz", "--reverse", "-o", "b.pt", "--choose", "j=0").code == 0
+    assert call("convert", "tuned.npz", "--reverse", "-o", "c.pt", "--choose", "k=0").code == 2

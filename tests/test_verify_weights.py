@@ -9,6 +9,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+import torch
 from program import Outcome
 
 from loftr2flax import convert_checkpoint, load_loftr_weights
@@ -168,3 +169,32 @@ class TestBits:
         found = bit_difference("a", np.array(3), np.array(4))
         assert str(found) == "a: 1 of 1 elements differ; at [] 4 instead of 3"
         assert bit_difference("a", np.array(True), np.array(True)) is None
+
+
+def test_a_cast_is_said(call: Run, tmp_path: Path) -> None:
+    write_sample(tmp_path / "a.ckpt")
+    convert_checkpoint(tmp_path / "a.ckpt", tmp_path / "a.safetensors", "loftr", dtype="bfloat16")
+    done = call("verify", "weights", "a.ckpt", "a.safetensors")
+    assert done.code == 0
+    assert done.err.endswith("same, bit for bit after the cast to bfloat16\n")
+    assert call("verify", "weights", "a.ckpt", "a.safetensors", "--json").json["cast_to"] == ["bfloat16"]
+
+
+def test_the_place_that_the_record_names_is_the_one_compared(call: Run, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    names = {"a.weight": (3, 5), "a.bias": (3,)}
+    state = {f"{net}.{key}": torch.randn(size, generator=generator) for net in "gd" for key, size in names.items()}
+    torch.save(state, tmp_path / "gan.pt")
+    (tmp_path / "net.yaml").write_text("mapping: net/1\ndense:\n  a: a\n")
+    assert call("convert", "gan.pt", "-m", "net.yaml", "--prefix", "d", "-o", "d.npz").code == 0
+    assert call("verify", "weights", "gan.pt", "d.npz", "-m", "net.yaml").code == 0
+    assert call("verify", "weights", "gan.pt", "d.npz", "-m", "net.yaml", "--prefix", "g").code == 1
+
+
+def test_a_tree_without_a_record_is_compared_by_the_mapping_whose_leaves_it_has(call: Run, tmp_path: Path) -> None:
+    write_sample(tmp_path / "a.ckpt")
+    convert_checkpoint(tmp_path / "a.ckpt", tmp_path / "a.npz", "ifvit_jax")
+    np.savez(tmp_path / "bare.npz", **load_loftr_weights(tmp_path / "a.npz"))
+    done = call("verify", "weights", "a.ckpt", "bare.npz")
+    assert done.code == 0
+    assert "80 leaves, 20,992 numbers compared by ifvit_jax/1" in done.err

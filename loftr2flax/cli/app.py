@@ -149,7 +149,8 @@ def _tell(arguments: Sequence[str], message: str, hint: str, code: int) -> None:
         return
     output.complain(message, hint)
     if "--json" in arguments:
-        output.emit_json("error", {"error": message, "hint": hint, "exit_code": code})
+        with contextlib.suppress(output.ReaderGone, Loftr2FlaxError):  # nobody listens, or stdout itself is the trouble
+            output.emit_json("error", {"error": message, "hint": hint, "exit_code": code})
 
 
 def _usage_message(error: typer.TyperException) -> str:

@@ -20,11 +20,19 @@ _FIDELITY = {
     "exact": "bit for bit",
     "tied": "bit for bit, with tied copies",
     "approximate": "cast to another dtype",
-    "one-way": "one way",
+    "one-way": "one way: what is dropped does not come back",
 }
 
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="OUT", help="The file to write; its ending tells the format.")
+]
+Prefix = Annotated[
+    str | None,
+    typer.Option(
+        "--prefix",
+        metavar="NAMES",
+        help="Where the mapping's names begin, if not found. With --reverse: what to put before the keys.",
+    ),
 ]
 Format = Annotated[
     str | None,
@@ -38,7 +46,7 @@ Choose = Annotated[
     typer.Option("--choose", metavar="INDEX=VALUE", help="Take one of several tied copies that differ, e.g. j=0."),
 ]
 AllowLoss = Annotated[
-    bool, typer.Option("--allow-loss", help="With --reverse: accept that changed `fill` leaves are lost.")
+    bool, typer.Option("--allow-loss", help="Accept that values without a place on the other side are lost.")
 ]
 Facts = Annotated[
     list[str] | None,
@@ -55,7 +63,7 @@ def convert(
     mapping: options.MappingName = None,
     out: Output = None,
     format: Format = None,
-    prefix: options.Prefix = None,
+    prefix: Prefix = None,
     state_dict: options.StateDict = None,
     dtype: Dtype = None,
     facts: Facts = None,
@@ -144,7 +152,7 @@ def _conclude(result: Conversion, json: bool) -> None:
         return
     count = len(result.plan.moves)
     counted = leaves(count) if result.plan.direction == "forward" else plural(count, "tensor")
-    say(f"wrote {result.output}: {counted}, {size_text(nbytes)}, {result.plan.mapping.name}, {_fidelity(result.plan)}")
+    say(f"wrote {result.output}: {counted}, {size_text(nbytes)}, {result.plan.mapping.name}, {_fidelity(result)}")
 
 
 def _show_plan(result: Conversion, json: bool) -> None:
@@ -165,13 +173,17 @@ def _show_plan(result: Conversion, json: bool) -> None:
         rows.append((made_of, "→", into, str(first.info.shape), first.info.dtype, result.plan.line_class(first)))
     table(rows)
     counted = f"{leaves(len(result.plan.moves))}, {size_text(result.nbytes)}"
-    emit(f"{counted}, {_fidelity(result.plan)}; nothing was written")
+    emit(f"{counted}, {_fidelity(result)}; nothing was written")
 
 
-def _fidelity(plan: Plan) -> str:
+def _fidelity(result: Conversion) -> str:
     from loftr2flax.mapping.rules import CLASSES
 
-    return _FIDELITY[max((plan.line_class(move) for move in plan.moves), key=CLASSES.index)]
+    plan = result.plan
+    classes = [plan.line_class(move) for move in plan.moves]
+    if result.kept < len(plan.dropped):  # what is kept in the record comes back from there
+        classes += [plan.mapping.line_class(rule) for rule in plan.dropped.values()]
+    return _FIDELITY[max(classes, key=CLASSES.index)]
 
 
 def _describe(result: Conversion) -> dict[str, Any]:

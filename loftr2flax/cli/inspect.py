@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from loftr2flax.cli import options
-from loftr2flax.cli.output import emit, emit_json, leaves, name_of, size_text, table
+from loftr2flax.cli.output import complain, emit, emit_json, leaves, name_of, size_text, table
+from loftr2flax.errors import Loftr2FlaxError
 
 if TYPE_CHECKING:
     from loftr2flax.checkpoint import LeafInfo
@@ -38,14 +39,26 @@ def inspect(
     """Show what a checkpoint holds, from its headers alone, and the next command to run."""
     from loftr2flax.inspection import inspect_checkpoint
 
-    found = [inspect_checkpoint(path, state_dict) for path in files]
-    if json:
-        emit_json("inspect", {"files": [_describe(inspection) for inspection in found]})
-        return
-    for number, inspection in enumerate(found):
+    found: list[Inspection] = []
+    refused: list[Loftr2FlaxError] = []
+    for path in files:
+        try:
+            found.append(inspect_checkpoint(path, state_dict))
+        except Loftr2FlaxError as error:  # the other files are shown all the same
+            refused.append(error)
+    if json and found:
+        errors = [{"error": fault.message, "hint": fault.hint, "exit_code": fault.exit_code} for fault in refused]
+        emit_json("inspect", {"files": [_describe(inspection) for inspection in found], "errors": errors})
+    for number, inspection in enumerate([] if json else found):
         if number:
             emit()
         _show(inspection, flat)
+    if refused and not found:
+        raise refused[0]
+    for fault in refused:
+        complain(fault.message, fault.hint)
+    if refused:
+        raise typer.Exit(refused[0].exit_code)
 
 
 def _show(found: Inspection, flat: bool) -> None:

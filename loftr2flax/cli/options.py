@@ -33,7 +33,7 @@ Prefix = Annotated[
     typer.Option(
         "--prefix",
         metavar="NAMES",
-        help="Where the mapping's names begin, if not found. With --reverse: what to put before the keys.",
+        help="Where the mapping's names begin in FILE, if that is not found by itself.",
     ),
 ]
 StateDict = Annotated[

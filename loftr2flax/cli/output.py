@@ -125,6 +125,10 @@ def _painter() -> Callable[[str, str], str]:
 
 
 def _data(text: str) -> None:
+    if sys.stdout is None:  # closed before we began
+        raise EnvironmentFault(
+            "stdout is closed, and what was asked for goes there", "leave it open, or send it to a file"
+        )
     with blaming_stdout():
         _write(sys.stdout, text)
 

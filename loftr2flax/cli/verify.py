@@ -62,6 +62,7 @@ def _as_json(source: Path, target: Path, verdict: WeightsVerdict) -> None:
         "target": str(target),
         "mapping": verdict.plan.mapping.name,
         "same": verdict.same,
+        "cast_to": list(verdict.cast),
         "compared": verdict.compared,
         "numbers": verdict.numbers,
         "differences": differences,
@@ -74,7 +75,12 @@ def _as_text(verdict: WeightsVerdict) -> None:
         emit(name_of(str(difference)))
     if len(verdict.differences) > _SHOWN:
         emit(f"and {len(verdict.differences) - _SHOWN} more")
-    answer = "same, bit for bit" if verdict.same else plural(len(verdict.differences), "leaf differs", "leaves differ")
+    after = f" after the cast to {', '.join(verdict.cast)}" if verdict.cast else ""
+    answer = (
+        f"same, bit for bit{after}"
+        if verdict.same
+        else plural(len(verdict.differences), "leaf differs", "leaves differ")
+    )
     if not verdict.compared:
         answer = "nothing could be compared"
     say(f"{leaves(verdict.compared)}, {verdict.numbers:,} numbers compared by {verdict.plan.mapping.name}: {answer}")

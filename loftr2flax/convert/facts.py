@@ -20,13 +20,13 @@ def with_facts(mapping: TensorMapping, facts: Mapping[str, Any]) -> TensorMappin
     """
     for name, value in facts.items():
         if name not in mapping.facts:
-            hint = nearest(name, mapping.facts) or f"its facts are {', '.join(mapping.facts)}"
+            stated = f"its facts are {', '.join(mapping.facts)}" if mapping.facts else "it states no facts at all"
+            hint = nearest(name, mapping.facts) or stated
             raise UsageError(f"--fact {name}: {mapping.name} states no fact of that name", hint)
-        stated = mapping.facts[name]
-        if not _alike(value, stated):
-            raise UsageError(
-                f"--fact {name}={value}: not of the kind of {json.dumps(stated)}", f"such as {name}={_spelled(stated)}"
-            )
+        like = mapping.facts[name]
+        if not _alike(value, like):
+            message = f"--fact {name}={value}: not of the kind of {json.dumps(like)}"
+            raise UsageError(message, f"such as {name}={_spelled(like)}")
     return replace(mapping, facts={**mapping.facts, **facts})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from loftr2flax.checkpoint import LeafInfo
-from loftr2flax.errors import MappingMismatch
+from loftr2flax.errors import MappingMismatch, UsageError
 from loftr2flax.mapping import load_mapping, shipped_names
 from loftr2flax.mapping.rules import Direction, TensorMapping
 from loftr2flax.plan import Plan, PrefixNotFound, Wishes, build_plan
@@ -18,10 +18,14 @@ def fitting_plans(
 
     A mapping that claims every tensor is better than one that leaves some outside its scope; where there is such a
     one, only its equals are returned, unless ``every`` one is asked for.
+
+    Raises:
+      UsageError: a wish makes sense to none of those that would fit.
     """
     whole: list[Plan] = []
     partial: list[Plan] = []
     refused: list[MappingMismatch] = []
+    meant: UsageError | None = None
     for mapping in sorted(map(load_mapping, shipped_names()), key=lambda mapping: len(mapping.at)):
         if whole and not every and direction == "forward" and not _may_claim_all(mapping, infos):
             continue
@@ -30,7 +34,12 @@ def fitting_plans(
         except MappingMismatch as error:
             refused.append(error)
             continue
+        except UsageError as error:  # a wish that makes sense to another mapping: `--choose j=0`
+            meant = error
+            continue
         (partial if plan.outside else whole).append(plan)
+    if meant is not None and not (whole or partial):
+        raise meant
     return ([*whole, *partial] if every else whole or partial), refused
 
 

@@ -12,11 +12,12 @@ from typing import Any
 from loftr2flax.checkpoint import Checkpoint
 from loftr2flax.convert.facts import with_facts
 from loftr2flax.convert.fitting import find_plan
-from loftr2flax.convert.provenance import MOST_KEPT, FileHash, Kept, Memory, forward_record, reverse_record
+from loftr2flax.convert.loss import check_losses, kept_names
+from loftr2flax.convert.provenance import FileHash, Kept, Memory, forward_record, reverse_record
 from loftr2flax.convert.stream import stream
 from loftr2flax.convert.values import Conversion, Order, Progress
 from loftr2flax.convert.wayback import forgotten, remembered
-from loftr2flax.errors import InputError, MappingMismatch, UsageError
+from loftr2flax.errors import MappingMismatch, UsageError
 from loftr2flax.folding import fold_line
 from loftr2flax.formats import open_checkpoint
 from loftr2flax.formats.writer import format_of, open_writer
@@ -91,7 +92,7 @@ class Job:
         plan, contents = self.plan, self.source.contents
         return Conversion(
             self.source.path, self.output, self.format, plan, self.found, self.container, contents.containers,
-            len(self._kept_names()) if plan.direction == "forward" else 0,
+            len(kept_names(self.plan, self.source)) if plan.direction == "forward" else 0,
             (*contents.notes, *self._notes()), sum(info.nbytes for info in plan.infos.values()), written,
         )  # fmt: skip
 
@@ -99,7 +100,7 @@ class Job:
         """Streams the leaves into the output."""
         assert self.output is not None
         if not self.order.allow_loss:
-            self._check_fills()
+            check_losses(self.plan, self.source)
         infos = self.plan.infos
         total, done = sum(info.nbytes for info in infos.values()), 0
         moves = {move.leaf: move for move in self.plan.moves}
@@ -117,12 +118,10 @@ class Job:
         assert self.digest is not None
         if self.plan.direction == "reverse":
             return reverse_record(self.plan, self.source, self.digest.hexdigest())
-        kept = {name: Kept(self.source.infos[name], self.source.read(name)) for name in self._kept_names()}
+        kept = {
+            name: Kept(self.source.infos[name], self.source.read(name)) for name in kept_names(self.plan, self.source)
+        }
         return forward_record(self.plan, self.source, self.digest.hexdigest(), kept, self.order.dtype)
-
-    def _kept_names(self) -> list[str]:
-        infos = self.source.infos
-        return [name for name in self.plan.dropped if infos[name].nbytes <= MOST_KEPT and not infos[name].refused]
 
     def _notes(self) -> list[str]:
         notes = []
@@ -132,24 +131,13 @@ class Job:
             if name and (name, sha256) != (mapping.name, mapping.sha256):
                 other = "another mapping" if name != mapping.name else "another version of the mapping"
                 notes.append(f"{self.source.path} was made with {name}, {other}")
+            if self.memory.dtype is not None:
+                notes.append(f"floating-point numbers were cast to {self.memory.dtype} on the way here, and stay so")
             lost = forgotten(self.plan, self.memory, self.order.prefix)
             if lost:
                 keys = "1 key" if len(lost) == 1 else f"{len(lost)} keys"
                 notes.append(f"not brought back: {keys} of the original, {fold_line(lost)}")
         return notes
-
-    def _check_fills(self) -> None:
-        """On the way back, a filled leaf that training has changed would be lost without a word."""
-        if self.plan.direction == "forward":
-            return
-        for name, rule in self.plan.dropped.items():
-            assert rule.constant is not None
-            if (self.source.read(name) != rule.constant.value).any():
-                message = (
-                    f"{name} is no longer {rule.constant.value}, and {rule.line!r} gives it no place in a torch file"
-                )
-                hint = "accept the loss with `--allow-loss`, or map it with a line of its own"
-                raise InputError(f"{self.source.path}: {message}", hint)
 
 
 @contextmanager

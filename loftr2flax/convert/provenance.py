@@ -131,6 +131,7 @@ class Memory:
       keys: the keys in their order and spelling, below the root.
       dropped: values of dropped tensors by key.
       groups: the groups that were present.
+      dtype: what floating-point leaves were cast to, or None.
     """
 
     mapping: tuple[str, str] = ("", "")
@@ -139,6 +140,7 @@ class Memory:
     keys: tuple[str, ...] = ()
     dropped: Mapping[str, Kept] = field(default_factory=dict)
     groups: tuple[str, ...] = ()
+    dtype: str | None = None
 
     @classmethod
     def of(cls, source: Checkpoint) -> Memory:
@@ -158,6 +160,7 @@ class Memory:
                 tuple(map(str, record["keys"])),
                 {str(key): Kept.from_json(value) for key, value in record["dropped"].items()},
                 tuple(map(str, record["groups"])),
+                str(record["dtype"]) if record.get("dtype") is not None else None,
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             message = f"{source.path}: its record of provenance is damaged: {error}"
@@ -166,4 +169,4 @@ class Memory:
     def of_mapping(self, mapping: TensorMapping | None) -> Memory:
         """What is of use with a mapping: keys, groups and dropped values mean nothing to another one."""
         known = mapping is None or not self.mapping[0] or mapping.name == self.mapping[0]
-        return self if known else Memory(self.mapping, self.container)
+        return self if known else Memory(self.mapping, self.container, dtype=self.dtype)

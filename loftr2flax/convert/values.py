@@ -31,7 +31,8 @@ class Order:
       reverse: from Flax to PyTorch.
       force: replace an output that is there.
       choose: the one value to take of a tied index whose copies differ.
-      allow_loss: on the way back, accept that changed `fill` leaves have no place in the torch file.
+      allow_loss: accept that values without a place on the other side are lost: changed `fill` leaves, and large
+        dropped tensors that are not what the mapping says.
     """
 
     mapping: str | os.PathLike[str] | TensorMapping | None = None
