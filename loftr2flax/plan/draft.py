@@ -84,9 +84,10 @@ class Draft:
     def _link(self, linker: Linker, number: int, rule: Rule, here: Spec, there: Spec) -> None:
         if self._nowhere(number, rule, here):
             return
-        recipe = linker.recipe(rule, here, there)
-        for component in linker.components(recipe):
-            if component.missing and not (rule.optional and not component.present):
+        components = list(linker.components(linker.recipe(rule, here, there)))
+        there_at_all = not rule.optional or any(component.present for component in components)
+        for component in components:  # an optional leaf is there for every value of the line's indices, or for none
+            if component.missing and there_at_all:
                 self.missing.setdefault(number, []).extend(component.missing)
             if not component.missing:
                 self.moves += linker.moves(component)

@@ -267,3 +267,16 @@ def test_a_tensor_twice_in_the_index_is_refused(tmp_path):
     index.write_text('{"weight_map": {"a": "x-1.safetensors", "a": "x-2.safetensors"}}')
     with pytest.raises(CorruptFile, match="the key 'a' stands twice"):
         open_checkpoint(index)
+
+
+@pytest.mark.parametrize("length", [0x0280, 0x0380, 0x0480, 0x0580, 0x10280])
+def test_a_header_whose_length_begins_as_a_pickle_does(tmp_path, length):
+    """0x80 and a small byte: also the first two bytes of a pickle, and of a header of 640 bytes."""
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    header = json.dumps({"a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}).encode().ljust(length)
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(length.to_bytes(8, "little") + header + array.tobytes())
+    np.testing.assert_array_equal(safetensors.numpy.load_file(path)["a"], array)
+    with open_checkpoint(path) as checkpoint:
+        assert checkpoint.format == "safetensors"
+        np.testing.assert_array_equal(checkpoint.read("a"), array)

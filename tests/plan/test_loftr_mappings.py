@@ -260,7 +260,17 @@ def test_wrong_keys_are_left_over_and_missing(official):
         "left over: layers.{0..7}.norm_2.weight (8 in all)",
         "left over: layers.{0..7}.norm_2.bias (8 in all)",
         "missing tensor layers.{0..7}.norm2.weight, named by 'layers.{i}.norm{n}: layers_{i}/norm{n}'",
+        "missing tensor layers.{0..7}.norm2.bias, named by 'layers.{i}.norm{n}: layers_{i}/norm{n}'",
     ]
+
+
+def test_a_bias_that_one_layer_lacks(official):
+    """An optional leaf is there for all layers or for none: 15 norms with a bias and one without is no LoFTR."""
+    lacking = {name: array for name, array in official.items() if not name.endswith("layers.3.norm1.bias")}
+    assert len(lacking) == len(official) - 1
+    for mapping in ("loftr", "loftr_coarse", "ifvit_jax"):
+        (fault,) = _faults(mapping, lacking)
+        assert "layers.3.norm1.bias, named by" in fault
 
 
 def test_sublayers_that_differ(official):
