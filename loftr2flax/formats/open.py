@@ -57,6 +57,8 @@ def sniff(path: Path) -> str:
         source.close()
     if not size:
         raise UnsupportedFile(f"{path}: is empty", FETCH_AGAIN)
+    if _begins_safetensors(head):  # before all others: its length can begin with any format's magic number
+        return "safetensors"
     _refuse_known(path, head)
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x06")):
         return _sniff_zip(path, head)
@@ -68,10 +70,26 @@ def sniff(path: Path) -> str:
         return "index"
     if 0x80 <= head[0] <= 0x8F or head[0] in (0xDE, 0xDF):  # a map; the scanner refuses what is not msgpack
         return "msgpack"
+    if size >= 10 and head[8:9] == b"{":  # a damaged one: its reader says what is wrong
+        return "safetensors"
+    if head[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] == b"ustar":  # last: any format can hold this word at this place
+        raise UnsupportedFile(
+            f"{path}: a tar archive, as PyTorch before 0.1.10 wrote them",
+            "load it in PyTorch, and save its state dict again with torch.save",
+        )
     raise UnsupportedFile(
         f"{path}: not a checkpoint of a known format: it begins with {head[:8]!r}",
         "PyTorch files, safetensors, .npz and Flax msgpack are read",
     )
+
+
+def _begins_safetensors(head: bytes) -> bool:
+    """Whether a length of less than 4 GiB (100 MB are allowed) and the first bytes of a JSON object come first.
+
+    No other format begins so: zip has its method at byte 8, a legacy torch file its magic number, and msgpack four
+    bytes of zero before it only in a key of zero bytes. A file that is cut in its header is told too.
+    """
+    return head[4:9] == b"\0\0\0\0{" and head[9:10] in (b'"', b"}", b" ", b"\t", b"\n", b"\r")
 
 
 def _refuse_known(path: Path, head: bytes) -> None:
@@ -86,11 +104,6 @@ def _refuse_known(path: Path, head: bytes) -> None:
     for magic, what, hint in _REFUSED:
         if head.startswith(magic):
             raise UnsupportedFile(f"{path}: {what}", hint)
-    if head[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] == b"ustar":
-        raise UnsupportedFile(
-            f"{path}: a tar archive, as PyTorch before 0.1.10 wrote them",
-            "load it in PyTorch, and save its state dict again with torch.save",
-        )
 
 
 _REFUSED = (

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from loftr2flax.errors import LimitExceeded, MissingInput
-from loftr2flax.formats.atomic import new_file
+from loftr2flax.formats.atomic import check_target, new_file
 from loftr2flax.formats.source_file import SourceFile
 
 Told = Callable[[], Mapping[str, Any]]
@@ -69,6 +69,23 @@ def from_comment(comment: bytes) -> dict[str, Any] | None:
 def file_beside(path: Path) -> Path:
     """``out.msgpack`` → ``out.msgpack.provenance.json``."""
     return path.with_name(path.name + ".provenance.json")
+
+
+def check_beside(path: Path, *, force: bool) -> None:
+    """Whether the record beside ``path`` may be written; one of ours that is left from another file is replaced.
+
+    Raises:
+      OutputExists: a file that is no record of ours is there, and ``force`` is not set.
+      UsageError, EnvironmentFault: see `loftr2flax.formats.atomic.check_target`.
+    """
+    beside = file_beside(path)
+    check_target(beside, force=True)
+    if force or not beside.exists():
+        return
+    with beside.open("rb") as file:
+        found = from_json(file.read(_MAX_BYTES))
+    if _under_key(found) is None:
+        check_target(beside, force=False)
 
 
 def write_beside(path: Path, provenance: Mapping[str, Any], size: int, head: bytes) -> None:

@@ -105,7 +105,8 @@ def _run_pickles(source: SourceFile, data: bytes) -> tuple[object, list[str], Gl
 
 def _refuse_tar(source: SourceFile, data: bytes) -> None:
     """The format before the legacy one, of 2016: a tar archive."""
-    if data[257:262] == b"ustar" or data.startswith((b"storages\0", b"tensors\0", b"pickle\0")):
+    ustar = data[257:262] == b"ustar" and not data.startswith(b"\x80")  # a pickle can hold the word there by chance
+    if ustar or data.startswith((b"storages\0", b"tensors\0", b"pickle\0")):
         raise UnsupportedFile(f"{source.path}: a checkpoint in the tar format of torch 0.1", _SAVE_AGAIN)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from loftr2flax.checkpoint import LeafInfo
 from loftr2flax.errors import UnwritableLeaf, UsageError
 from loftr2flax.formats import provenance as provenances
-from loftr2flax.formats.atomic import NewFile, check_target, new_file
+from loftr2flax.formats.atomic import NewFile, new_file
 from loftr2flax.formats.leaf_bytes import little_endian_bytes
 from loftr2flax.formats.msgpack_writer import MsgpackEncoder
 from loftr2flax.formats.npz_writer import NpzEncoder
@@ -151,7 +151,7 @@ def open_writer(
     told: provenances.Told = provenance if callable(provenance) else lambda: provenance
     encoder = FORMATS[format](target, infos, told, container)
     if encoder.beside:
-        check_target(provenances.file_beside(target), force=True)  # one left from a file that is gone is replaced
+        provenances.check_beside(target, force=force)
     with new_file(target, force=force) as file:
         encoder.begin(file)
         writer = Writer(file, encoder, infos)

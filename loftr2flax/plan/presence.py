@@ -40,7 +40,7 @@ def find_groups(mapping: TensorMapping, scope: Scope, side: str, wanted: Sequenc
     chosen: dict[str, str] = {}
     absent: list[str] = []
     for group in mapping.groups:
-        choice = _choice(mapping, group, met, side, wanted)
+        choice = _choice(mapping, group, met, side, wanted, faults)
         if choice is not None:
             chosen[group.name] = choice
         elif group.required:
@@ -64,9 +64,12 @@ def _met(mapping: TensorMapping, scope: Scope) -> dict[int, Settings]:
 
 
 def _choice(
-    mapping: TensorMapping, group: Group, met: Mapping[int, Settings], side: str, wanted: Sequence[str]
+    mapping: TensorMapping, group: Group, met: Mapping[int, Settings], side: str, wanted: Sequence[str], faults: Faults
 ) -> str | None:
-    """The best of a group's choices: complete before incomplete, remembered before others, then by names met."""
+    """The best of a group's choices: complete before incomplete, remembered before others, then by names met.
+
+    Of equals the first is taken on the way back (two torch layouts may have one Flax side); forward they are a fault.
+    """
     best: tuple[tuple[bool, bool, int], str] | None = None
     for choice in group.choices:
         rules = [n for n, r in enumerate(mapping.rules) if r.group == (group.name, choice) and getattr(r, side)]
@@ -75,6 +78,9 @@ def _choice(
         if not count and (rules or not group.required):  # a choice without names (a fill) is there if no other is
             continue
         rank = (not lacking, _label(group.name, choice) in wanted, count)
+        if best is not None and rank == best[0] and count and side == "source":
+            hint = "their torch names are the same, and no file could tell them apart: leave one out"
+            faults.add(group.place, f"{group.name}: {best[1]} and {choice} fit alike", hint)
         if best is None or rank > best[0]:
             best = (rank, choice)
     return best[1] if best else None

@@ -11,6 +11,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 from sample_leaves import leaf, write
 
@@ -44,6 +45,75 @@ def test_torch_files_are_read(tmp_path):
     for name in ("new.ckpt", "old.ckpt"):
         with open_checkpoint(tmp_path / name, state_dict="state_dict") as checkpoint:
             assert checkpoint.read("a").tolist() == [[1.0] * 3] * 2
+
+
+def _safetensors(length, name="w"):
+    """A file whose header has this length: the format allows spaces behind the JSON."""
+    header = json.dumps({name: {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}).encode()
+    return length.to_bytes(8, "little") + header.ljust(length) + np.arange(6, dtype="<f4").tobytes()
+
+
+LENGTHS = {
+    **{f"pickle_{low}": low * 256 + 0x80 for low in range(6)},
+    "maps_of_msgpack": 0x1281, "json": 0x7B, "html": 0x683C, "spaces": 0x2020, "gzip": 0x8B1F, "bzip2": 0x685A42,
+    "magic_of_7z": 0x7A37, "longest_map": 0xDF + 256,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("length", LENGTHS.values(), ids=LENGTHS)
+def test_the_length_of_a_safetensors_header_is_no_magic_number(tmp_path, length):
+    path = tmp_path / "model.bin"
+    path.write_bytes(_safetensors(length))
+    with open_checkpoint(path) as checkpoint:
+        assert checkpoint.format == "safetensors"
+        assert (checkpoint.read("w") == safetensors.numpy.load_file(path)["w"]).all()
+    path.write_bytes(_safetensors(length)[:100])
+    with pytest.raises(CorruptFile):  # and not, say, a pickle
+        open_checkpoint(path)
+
+
+def test_the_word_that_tells_a_tar_can_stand_in_any_file(tmp_path):
+    def place(make):
+        """Lengthen a name until the word stands where a tar has it."""
+        for length in range(300):
+            path = make("x" * length + "ustar")
+            if path.read_bytes()[257:262] == b"ustar":
+                return path
+        raise AssertionError
+
+    def index(name):
+        (tmp_path / "shard.safetensors").write_bytes(_safetensors(512, name))
+        (tmp_path / "index.json").write_text(json.dumps({"weight_map": {name: "shard.safetensors"}}))
+        return tmp_path / "index.json"
+
+    def legacy(name):
+        tensors = {name: torch.ones(2, 3), "last": torch.ones(300)}
+        torch.save(tensors, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+        return tmp_path / "old.pt"
+
+    def written(name):
+        return write(tmp_path / "out", format, {name: leaf("float32", (20, 5))}, force=True)
+
+    for format, make in {**dict.fromkeys(FORMATS, written), "index": index, "torch-legacy": legacy}.items():
+        if format != "torch":  # its archive begins with a record of fixed name
+            with open_checkpoint(place(make)) as checkpoint:
+                assert any(name.endswith("ustar") for name in checkpoint.infos)
+
+
+@pytest.mark.parametrize("name", ["params{", "params{\"", "\0\0\0\0\0\0{"])
+def test_a_brace_at_byte_8_of_msgpack(tmp_path, name):
+    path = write(tmp_path / "out", "msgpack", {name: leaf("float32", (20, 5))})
+    assert path.read_bytes()[8:9] == b"{"
+    assert sniff(path) == "msgpack"
+
+
+def test_a_brace_at_byte_8_of_an_index(tmp_path):
+    (tmp_path / "shard.safetensors").write_bytes(_safetensors(80))
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text('{"abc": {}, "weight_map": {"w": "shard.safetensors"}}')
+    assert path.read_bytes()[8:9] == b"{"
+    with open_checkpoint(path) as checkpoint:
+        assert list(checkpoint.infos) == ["w"]
 
 
 @pytest.mark.parametrize("format", [format for format in FORMATS if format != "torch"])
