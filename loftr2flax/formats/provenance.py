@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from loftr2flax.errors import LimitExceeded, MissingInput
+from loftr2flax.errors import LimitExceeded, MissingInput, OutputExists
 from loftr2flax.formats.atomic import check_target, new_file
 from loftr2flax.formats.source_file import SourceFile
 
@@ -29,6 +29,7 @@ HEAD = 1 << 16
 
 _MAX_COMMENT = 60_000  # a zip comment ends at 65,535 bytes
 _MAX_BYTES = 16 << 20
+_FIELDS = {KEY, "bytes", "head_crc32"}  # of a file beside
 _PACKED = b"loftr2flax:zlib:"
 
 
@@ -71,31 +72,42 @@ def file_beside(path: Path) -> Path:
     return path.with_name(path.name + ".provenance.json")
 
 
-def check_beside(path: Path, *, force: bool) -> None:
-    """Whether the record beside ``path`` may be written; one of ours that is left from another file is replaced.
+def check_beside(path: Path, *, force: bool) -> bool:
+    """Whether what lies beside ``path`` is to be replaced: a record of ours always is, any other file with ``force``.
 
     Raises:
       OutputExists: a file that is no record of ours is there, and ``force`` is not set.
-      UsageError, EnvironmentFault: see `loftr2flax.formats.atomic.check_target`.
+      UsageError, EnvironmentFault: it cannot be replaced, or not be read.
     """
     beside = file_beside(path)
     check_target(beside, force=True)
-    if force or not beside.exists():
-        return
-    with beside.open("rb") as file:
-        found = from_json(file.read(_MAX_BYTES))
-    if _under_key(found) is None:
-        check_target(beside, force=False)
+    if force:
+        return True
+    try:
+        other = SourceFile(beside)
+    except MissingInput:
+        return False
+    try:
+        found = from_json(other.read(other.size, 0, "the record")) if other.size <= _MAX_BYTES else None
+    finally:
+        other.close()
+    if found is None or found.keys() != _FIELDS or _under_key(found) is None:
+        raise OutputExists(
+            f"{beside}: exists already, and is no record of an output",
+            "add --force to replace it, or name another output",
+        )
+    return True
 
 
-def write_beside(path: Path, provenance: Mapping[str, Any], size: int, head: bytes) -> None:
+def write_beside(path: Path, provenance: Mapping[str, Any], size: int, head: bytes, *, force: bool) -> None:
     """Write the file beside ``path``, for content of ``size`` bytes that begins with ``head``.
 
     Raises:
-      EnvironmentFault: the system refuses.
+      OutputExists: a file that is no record of ours is there, and ``force`` is not set.
+      UsageError, EnvironmentFault: the system refuses.
     """
     text = to_json({KEY: provenance, "bytes": size, "head_crc32": zlib.crc32(head[:HEAD])})
-    with new_file(file_beside(path), force=True) as file:
+    with new_file(file_beside(path), force=check_beside(path, force=force)) as file:
         file.write(text.encode() + b"\n")
 
 

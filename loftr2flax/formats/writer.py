@@ -136,7 +136,7 @@ def open_writer(
       infos: name, shape and type of every leaf, in the order that the file should show.
       provenance: a JSON object on how the file came to be, or what gives it when it is needed (at the end, where the
         format lets it); never a leaf.
-      force: whether a file that is there is replaced.
+      force: whether a file that is there is replaced, also one beside it that is no record of ours.
       container: for "torch", the key under which the state dict lies ("state_dict"); "" for the file itself.
 
     Raises:
@@ -151,7 +151,7 @@ def open_writer(
     told: provenances.Told = provenance if callable(provenance) else lambda: provenance
     encoder = FORMATS[format](target, infos, told, container)
     if encoder.beside:
-        provenances.check_beside(target, force=force)
+        provenances.check_beside(target, force=force)  # again when it is written: an .npz learns late if it needs one
     with new_file(target, force=force) as file:
         encoder.begin(file)
         writer = Writer(file, encoder, infos)
@@ -159,7 +159,7 @@ def open_writer(
         writer.end()
         if encoder.beside:
             file.settle()
-            provenances.write_beside(target, told(), file.position, bytes(file.head))
+            provenances.write_beside(target, told(), file.position, bytes(file.head), force=force)
 
 
 def _check_names(path: Path, infos: Mapping[str, LeafInfo]) -> None:

@@ -54,6 +54,8 @@ def read_half(reader: Reader, scalar: Scalar, separator: str, *, needs_layout: b
             reader.faults.add(scalar.at(len(name) + error.offset), f"{error} in {scalar.text!r}")
             return None
     elif needs_layout:
-        reader.faults.add(scalar.place, f"{scalar.text!r} needs its axes in brackets", "[] is a scalar")
+        reader.faults.add(
+            scalar.place, f"{scalar.text!r} needs its axes in brackets", "[...] is any layout, as it is; [] is a scalar"
+        )
         return None
     return Half(text, layout, optional, collection, scalar)

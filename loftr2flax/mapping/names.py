@@ -75,11 +75,6 @@ class NamePattern:
             for segment in self.segments
         )
 
-    @property
-    def is_literal(self) -> bool:
-        """Whether the name has no index and stands for one leaf."""
-        return not self.indices
-
     def __str__(self) -> str:
         return self.separator.join("".join(map(str, segment)) for segment in self.segments)
 
@@ -143,7 +138,9 @@ def _parts(text: str) -> Iterator[str | Hole]:
         closing = text.find("}", opening)
         if closing < 0:
             raise NameSyntaxError("'{' is never closed", opening)
-        yield _hole(text[opening + 1 : closing], opening + 1)
+        inner = text[opening + 1 : closing]
+        plain = inner.isascii() and inner.isidentifier()  # nearly all of them
+        yield Hole(((1, inner),)) if plain else _hole(inner, opening + 1)
         position = closing + 1
 
 

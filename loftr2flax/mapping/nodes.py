@@ -94,7 +94,10 @@ class Reader:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             place = self._at(mark)
-            self.faults.add(place, f"not YAML: {error.problem or error.context}", "quote what begins with { or [")
+            marked = text.split("\n")[mark.line : mark.line + 1] if mark else []  # none where it stands behind the last
+            tab = any("\t" in found[: mark.column + 1] for found in marked)
+            hint = "indent with spaces: here is a tab" if tab else "quote what begins with { or ["
+            self.faults.add(place, f"not YAML: {error.problem or error.context}", hint)
             return None
         except yaml.reader.ReaderError as error:
             line = text.count("\n", 0, error.position) + 1

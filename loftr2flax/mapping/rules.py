@@ -100,11 +100,6 @@ class Rule:
         sides = [(*spec.name.indices, *spec.layout.names) for spec in (self.source, self.target) if spec]
         return tuple(dict.fromkeys(name for side in sides for name in side))
 
-    @property
-    def is_link(self) -> bool:
-        """Whether the line joins two names (and is neither a drop nor a fill)."""
-        return self.source is not None and self.target is not None
-
 
 @dataclass(frozen=True, slots=True)
 class Group:

@@ -307,19 +307,3 @@ def test_every_changed_byte_is_refused_or_read_as_flax_reads_it(tmp_path):
             expected = dict(_flat(flax.serialization.msgpack_restore(content)))
             for name, array in read.items():
                 assert same_bits(array, np.asarray(expected[name])), (at, bits, name)
-
-
-def test_a_file_beside_that_is_not_ours_is_left_alone(tmp_path):
-    beside = tmp_path / "a.msgpack.provenance.json"
-    beside.write_text('{"mine": 1}')
-    infos = {"a": LeafInfo((2, 3), "float32")}
-    with pytest.raises(OutputExists), open_writer(tmp_path / "a.msgpack", "msgpack", infos, {}) as writer:
-        writer.write("a", np.zeros((2, 3), np.float32))
-    assert beside.read_text() == '{"mine": 1}'
-    assert not (tmp_path / "a.msgpack").exists()
-    with open_writer(tmp_path / "a.msgpack", "msgpack", infos, {"b": 1}, force=True) as writer:
-        writer.write("a", np.zeros((2, 3), np.float32))
-    assert "loftr2flax" in beside.read_text()
-    (tmp_path / "a.msgpack").unlink()
-    with open_writer(tmp_path / "a.msgpack", "msgpack", infos, {"b": 2}) as writer:  # a record of ours may go
-        writer.write("a", np.zeros((2, 3), np.float32))

@@ -100,7 +100,7 @@ def test_the_word_that_tells_a_tar_can_stand_in_any_file(tmp_path):
                 assert any(name.endswith("ustar") for name in checkpoint.infos)
 
 
-@pytest.mark.parametrize("name", ["params{", "params{\"", "\0\0\0\0\0\0{"])
+@pytest.mark.parametrize("name", ["params{", 'params{"', "\0\0\0\0\0\0{"])
 def test_a_brace_at_byte_8_of_msgpack(tmp_path, name):
     path = write(tmp_path / "out", "msgpack", {name: leaf("float32", (20, 5))})
     assert path.read_bytes()[8:9] == b"{"
