@@ -95,7 +95,7 @@ class Reader:
             mark = error.problem_mark or error.context_mark
             place = self._at(mark)
             marked = text.split("\n")[mark.line : mark.line + 1] if mark else []  # none where it stands behind the last
-            tab = any("\t" in found[: mark.column + 1] for found in marked)
+            tab = mark is not None and any("\t" in found[: mark.column + 1] for found in marked)
             hint = "indent with spaces: here is a tab" if tab else "quote what begins with { or ["
             self.faults.add(place, f"not YAML: {error.problem or error.context}", hint)
             return None
