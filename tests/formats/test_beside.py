@@ -72,12 +72,14 @@ def test_a_record_of_ours_is_replaced(tmp_path, format, provenance):
 
 def test_a_file_that_comes_while_the_leaves_are_written(tmp_path):
     beside = tmp_path / "out.provenance.json"
-    with (
-        pytest.raises(OutputExists, match="is no record of an output"),
-        open_writer(tmp_path / "out", "msgpack", infos_of(LEAVES), PROVENANCE) as writer,
-    ):
-        beside.write_text("mine")
-        writer.write("a", LEAVES["a"])
+
+    def interrupted():
+        with open_writer(tmp_path / "out", "msgpack", infos_of(LEAVES), PROVENANCE) as writer:
+            beside.write_text("mine")
+            writer.write("a", LEAVES["a"])
+
+    with pytest.raises(OutputExists, match="is no record of an output"):
+        interrupted()
     assert (os.listdir(tmp_path), beside.read_text()) == ([beside.name], "mine")
 
 
