@@ -7,19 +7,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from sample_leaves import PROVENANCE, assert_holds, every_type, leaf, same_bits, trees, write
 
-from loftr2flax.checkpoint import LeafInfo
 from loftr2flax.errors import (
     CorruptFile,
     InputError,
     LimitExceeded,
-    OutputExists,
     UnsupportedFile,
     UnsupportedTensor,
     UnwritableLeaf,
 )
 from loftr2flax.formats import msgpack_wire, open_checkpoint
 from loftr2flax.formats.msgpack_file import MsgpackFile
-from loftr2flax.formats.writer import open_writer
 
 
 def _nested(leaves):
