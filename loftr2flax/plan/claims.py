@@ -75,10 +75,14 @@ def tell_missing(
     scope: Scope,
     groups: Groups,
     missing: Mapping[int, Sequence[str]],
+    halves: Mapping[int, int],
     sides: Sides,
     faults: Faults,
 ) -> None:
-    """One fault for each line, whatever the number of its leaves that are missing."""
+    """One fault for each line, whatever the number of its leaves that are missing.
+
+    ``halves`` says of optional lines how many of their leaves are there.
+    """
     if not missing:
         return
     free = [names[0] for names in fold(unclaimed(mapping, scope, groups)).values()]
@@ -86,7 +90,12 @@ def tell_missing(
         rule = mapping.rules[number]
         near = closest(names[0], free)
         hint = f"the nearest free {sides.leaf} is {near}" if near else ""
-        faults.add(rule.place, f"missing {sides.leaf} {fold_line(names)}, named by {rule.line!r}", hint)
+        told = f", named by {rule.line!r}"
+        if count := halves.get(number):
+            others = "one other of {!r} is" if count == 1 else f"{count} others of {{!r}} are"
+            told = f": {others.format(rule.line)} there"
+            hint = hint or "what is optional is there for all values of the indices or for none"
+        faults.add(rule.place, f"missing {sides.leaf} {fold_line(names)}{told}", hint)
 
 
 def check_outputs(mapping: TensorMapping, moves: Sequence[Move], sides: Sides, faults: Faults) -> None:

@@ -23,7 +23,10 @@ from loftr2flax.plan.views import shape_of
 
 @dataclass
 class Draft:
-    """Everything known of one fit; ``run`` fills ``moves`` and ``dropped``."""
+    """Everything known of one fit; ``run`` fills ``moves`` and ``dropped``.
+
+    ``missing`` holds the names that a line lacks, ``halves`` how many an optional one of them has.
+    """
 
     mapping: TensorMapping
     sides: Sides
@@ -38,6 +41,7 @@ class Draft:
     problems: Problems = field(default_factory=Problems)
     told_by: dict[str, str] = field(default_factory=dict)
     missing: dict[int, list[str]] = field(default_factory=dict)
+    halves: dict[int, int] = field(default_factory=dict)
 
     def run(self, faults: Faults) -> None:
         """Goes through the lines that hold."""
@@ -57,7 +61,7 @@ class Draft:
             elif there and rule.constant:
                 self._constant(rule, there)
         self.problems.tell(faults)
-        tell_missing(self.mapping, self.scope, self.groups, self.missing, self.sides, faults)
+        tell_missing(self.mapping, self.scope, self.groups, self.missing, self.halves, self.sides, faults)
 
     def _read_open_sizes(self) -> None:
         """Indices of open range that stand in brackets on the input side: the shapes tell how far they run."""
@@ -84,13 +88,21 @@ class Draft:
     def _link(self, linker: Linker, number: int, rule: Rule, here: Spec, there: Spec) -> None:
         if self._nowhere(number, rule, here):
             return
-        components = list(linker.components(linker.recipe(rule, here, there)))
-        there_at_all = not rule.optional or any(component.present for component in components)
-        for component in components:  # an optional leaf is there for every value of the line's indices, or for none
-            if component.missing and there_at_all:
-                self.missing.setdefault(number, []).extend(component.missing)
+        wanted, lacking = 0, list[str]()
+        for component in linker.components(linker.recipe(rule, here, there)):
+            wanted += len(component.inputs)
+            lacking += component.missing
             if not component.missing:
                 self.moves += linker.moves(component)
+        self._lack(number, rule, lacking, wanted)
+
+    def _lack(self, number: int, rule: Rule, lacking: list[str], wanted: int) -> None:
+        """Notes what a line lacks; an optional one is there for every setting of its indices, or for none."""
+        if not lacking or (rule.optional and len(lacking) == wanted):
+            return
+        self.missing[number] = lacking
+        if rule.optional:
+            self.halves[number] = wanted - len(lacking)
 
     def _nowhere(self, number: int, rule: Rule, here: Spec) -> bool:
         """Whether an open index of the line's names was found nowhere; then at least its first leaf is missing."""
@@ -105,14 +117,17 @@ class Draft:
     def _drop(self, number: int, rule: Rule, here: Spec) -> None:
         if self._nowhere(number, rule, here):
             return
+        wanted, lacking = 0, list[str]()
         for bindings in assignments(here.name.indices, self.extents):
+            wanted += 1
             name = here.name.format(bindings)
             leaf = self.scope.members.get(name)
-            if leaf is not None:
-                self.dropped[leaf] = rule
-                self._check_dropped(rule, here, leaf, bindings)
-            elif not rule.optional:
-                self.missing.setdefault(number, []).append(name)
+            if leaf is None:
+                lacking.append(name)
+                continue
+            self.dropped[leaf] = rule
+            self._check_dropped(rule, here, leaf, bindings)
+        self._lack(number, rule, lacking, wanted)
 
     def _check_dropped(self, rule: Rule, here: Spec, leaf: str, bindings: Bindings) -> None:
         """A dropped leaf that is to come back has the shape that the line gives it."""

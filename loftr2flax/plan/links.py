@@ -30,11 +30,6 @@ class Component:
     inputs: tuple[str, ...]
     missing: list[str]
 
-    @property
-    def present(self) -> bool:
-        """Whether any of its inputs is there."""
-        return len(self.missing) < len(self.inputs)
-
 
 @dataclass
 class _Making:

@@ -9,6 +9,7 @@ import torch
 from flax import linen
 from round_trip import carry, mapping_of, nested, state_of, there_and_back
 
+from loftr2flax.errors import MappingMismatch
 from loftr2flax.mapping.kinds import shipped_kinds
 
 # Sums of at most 120 products of numbers near 1, in another order: about sqrt(120) roundings of 6e-8 each.
@@ -42,6 +43,35 @@ def test_dense():
         layer = torch.nn.Linear(_IN, _OUT, bias)
         pair = _outputs("dense", layer, linen.Dense(_OUT, use_bias=bias), _input(5, _IN), channels_last=False)
         np.testing.assert_allclose(*pair, **CLOSE)
+
+
+def _strict():
+    """Kinds that say whether there is a bias, each with its layers, and with torch's other layer."""
+    window = (3, 2)
+    conv = linen.Conv(_OUT, window, padding="VALID", use_bias=False)
+    with_bias, without = torch.nn.Linear(_IN, _OUT), torch.nn.Linear(_IN, _OUT, bias=False)
+    norm, bare = torch.nn.LayerNorm(_IN), torch.nn.LayerNorm(_IN, bias=False)
+    for tensor in (norm.weight, norm.bias):
+        torch.nn.init.normal_(tensor)
+    conv2d, other = (torch.nn.Conv2d(_IN, _OUT, window, bias=bias) for bias in (False, True))
+    return {
+        "dense_with_bias": (with_bias, linen.Dense(_OUT), without),
+        "dense_without_bias": (without, linen.Dense(_OUT, use_bias=False), with_bias),
+        "conv_without_bias": (conv2d, conv, other),
+        "norm_with_bias": (norm, linen.LayerNorm(epsilon=1e-5), bare),
+    }
+
+
+@pytest.mark.parametrize("kind", ["dense_with_bias", "dense_without_bias", "conv_without_bias", "norm_with_bias"])
+def test_kinds_that_say_whether_there_is_a_bias(kind):
+    layer, flax_layer, other = _strict()[kind]
+    convolves = kind.startswith("conv")
+    x = _input(2, _IN, 5, 4) if convolves else _input(5, _IN)
+    np.testing.assert_allclose(*_outputs(kind, layer, flax_layer, x, channels_last=convolves), **CLOSE)
+    with pytest.raises(MappingMismatch) as caught:
+        there_and_back(f"mapping: kind/1\n{kind}:\n  layer: layer\n", state_of(other))
+    (fault,) = caught.value.faults
+    assert fault.message.startswith(f"{'left over:' if 'without' in kind else 'missing tensor'} layer.bias")
 
 
 @pytest.mark.parametrize("window", [(3,), (3, 2), (2, 3, 4)])
@@ -124,4 +154,4 @@ def test_embedding():
 
 def test_every_kind_is_proved_here():
     proved = {"dense", "conv", "conv_transpose", "conv_transpose_kernel", "norm", "batch_norm", "embedding"}
-    assert proved == set(shipped_kinds())
+    assert proved | set(_strict()) == set(shipped_kinds())

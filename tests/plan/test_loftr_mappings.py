@@ -208,6 +208,8 @@ def test_half_a_fine_stage(official):
     assert faults == [
         "missing tensor fine_preprocess.merge_feat.weight, "
         "named by 'fine_preprocess.merge_feat: fine_preprocess/merge_feat'",
+        "missing tensor fine_preprocess.merge_feat.bias, "
+        "named by 'fine_preprocess.merge_feat: fine_preprocess/merge_feat'",
         "missing tensor loftr_fine.layers.0.q_proj.weight, "
         "named by 'loftr_fine.layers.{f}.{p}_proj: loftr_fine/layers_{f}/{p}_proj'",
         "missing tensor loftr_fine.layers.0.merge.weight, "
@@ -215,6 +217,8 @@ def test_half_a_fine_stage(official):
         "missing tensor loftr_fine.layers.0.mlp.0.weight, "
         "named by 'loftr_fine.layers.{f}.mlp.{m}: loftr_fine/layers_{f}/mlp_{m}'",
         "missing tensor loftr_fine.layers.0.norm1.weight, "
+        "named by 'loftr_fine.layers.{f}.norm{n}: loftr_fine/layers_{f}/norm{n}'",
+        "missing tensor loftr_fine.layers.0.norm1.bias, "
         "named by 'loftr_fine.layers.{f}.norm{n}: loftr_fine/layers_{f}/norm{n}'",
     ]
 
@@ -265,12 +269,35 @@ def test_wrong_keys_are_left_over_and_missing(official):
 
 
 def test_a_bias_that_one_layer_lacks(official):
-    """An optional leaf is there for all layers or for none: 15 norms with a bias and one without is no LoFTR."""
+    """LoFTR's norms have a bias, each of them."""
     lacking = {name: array for name, array in official.items() if not name.endswith("layers.3.norm1.bias")}
     assert len(lacking) == len(official) - 1
     for mapping in ("loftr", "loftr_coarse", "ifvit_jax"):
         (fault,) = _faults(mapping, lacking)
         assert "layers.3.norm1.bias, named by" in fault
+
+
+def test_biases_are_as_the_architecture_has_them(official):
+    """Those that it has are not all absent either, on no side; those that it has not are no leaves of its layers."""
+    bare = {n: a for n, a in official.items() if not (n.startswith("matcher.loftr_coarse") and n.endswith(".bias"))}
+    for mapping in ("loftr", "loftr_coarse", "ifvit_jax"):
+        (fault,) = _faults(mapping, bare)
+        assert "missing tensor" in fault
+        assert "layers.{0..7}.norm{1..2}.bias, named by" in fault
+        _, tree = carry(load_mapping(mapping), official)
+        whole = dict(tree)
+        tree = {leaf: array for leaf, array in tree.items() if not (leaf.endswith("/bias") and "norm" in leaf)}
+        assert len(tree) < len(whole)
+        faults = _faults(mapping, tree, "reverse")
+        assert all(fault.startswith("missing leaf ") and "/bias, named by" in fault for fault in faults)
+        merge = next(name for name in official if name.endswith("loftr_coarse.layers.3.merge.weight"))
+        extra = {merge.replace("weight", "bias"): np.ones(256, np.float32)}
+        (fault,) = _faults(mapping, official | extra)
+        assert fault.startswith("left over: ")
+        assert fault.endswith("layers.3.merge.bias")
+    for name in ("fine_preprocess.down_proj", "fine_preprocess.merge_feat"):
+        (fault,) = _faults("loftr", _without(official, f"{name}.bias"))
+        assert fault == f"missing tensor {name}.bias, named by '{name}: {name.replace('.', '/')}'"
 
 
 def test_sublayers_that_differ(official):
