@@ -1,7 +1,7 @@
-"""Whether two lines, or one line twice, claim the same name: tried on names that the lines themselves give.
+"""Whether two lines, or one line twice, claim the same name, or two choices the same names.
 
-Closed indices are written out (long ones at both ends), open ones at their first values; what such samples do not
-show, the plan does for the names that a checkpoint has.
+It is tried on names that the lines themselves give: closed indices are written out (long ones at both ends), open ones
+at their first values; what such samples do not show, the plan does for the names that a checkpoint has.
 """
 
 from __future__ import annotations
@@ -47,6 +47,28 @@ def check_overlaps(mapping: TensorMapping, faults: Faults) -> None:
                         told.add(pair)
                         message = f"{one.line!r} names {name} for more than one setting of its indices"
                         faults.add(place, message, "every value must give a name of its own")
+
+
+def check_choices(mapping: TensorMapping, faults: Faults) -> None:
+    """Adds a fault for each pair of choices with the same torch keys: no checkpoint could tell which is meant."""
+    for group in mapping.groups:
+        met: dict[frozenset[tuple[str, bool, bool]], str] = {}
+        for choice in group.choices:
+            keys = _keys(mapping, (group.name, choice))
+            first = met.setdefault(keys, choice)
+            if keys and first != choice:
+                message = f"{group.name}: {first!r} and {choice!r} have the same torch keys"
+                faults.add(group.place, message, "no file could tell which is meant: leave one out")
+
+
+def _keys(mapping: TensorMapping, choice: tuple[str, str]) -> frozenset[tuple[str, bool, bool]]:
+    """Torch keys of a choice, each with whether it is optional, and whether it stands for any number of them."""
+    keys = set()
+    for rule in mapping.rules:
+        if rule.group == choice and rule.source is not None:
+            opened = any(mapping.indices[name].is_open for name in rule.source.name.indices)
+            keys |= {(name, rule.optional, opened) for name in _samples(mapping, rule.source)}
+    return frozenset(keys)
 
 
 def _check_aliases(mapping: TensorMapping, rule: Rule, segments: Sequence[str], faults: Faults) -> None:

@@ -18,7 +18,7 @@ from loftr2flax.mapping.check import check_rules
 from loftr2flax.mapping.declarations import read_aliases, read_at, read_facts, read_index, read_size, read_tree
 from loftr2flax.mapping.kinds import read_kinds, shipped_kinds
 from loftr2flax.mapping.nodes import MAX_BYTES, Faults, Reader, Scalar, nearest, words_below
-from loftr2flax.mapping.overlaps import check_overlaps
+from loftr2flax.mapping.overlaps import check_choices, check_overlaps
 from loftr2flax.mapping.rules import Index, Size, TensorMapping
 from loftr2flax.mapping.shipped import find_mapping, is_shipped
 
@@ -64,6 +64,7 @@ def parse_mapping(data: bytes, path: Path, *, known: bool = False) -> TensorMapp
     sound = check_rules(mapping, faults, words_below(draft.lines) if faults.found else frozenset())
     if sound and not known:
         check_overlaps(mapping, faults)
+        check_choices(mapping, faults)
     faults.raise_for(path.name)
     return mapping
 

@@ -34,13 +34,16 @@ def find_groups(mapping: TensorMapping, scope: Scope, side: str, wanted: Sequenc
     """Decides each group by what the checkpoint holds; ``wanted`` (what an output's provenance says) comes first.
 
     Of an alternative's complete choices the one with most names is taken; where none is complete, the one with most
-    names too, so that what it lacks is reported.
+    names too, so that what it lacks is reported. Complete choices that have the same torch names are a fault; on the
+    way back (two torch layouts may have one Flax side) the first of them is taken.
     """
     met = _met(mapping, scope)
     chosen: dict[str, str] = {}
     absent: list[str] = []
     for group in mapping.groups:
-        choice = _choice(mapping, group, met, side, wanted, faults)
+        choice, rivals = _choice(mapping, group, met, side, wanted)
+        if choice is not None and rivals and side == "source":
+            _check_alike(mapping, scope, group, choice, rivals, faults)
         if choice is not None:
             chosen[group.name] = choice
         elif group.required:
@@ -64,26 +67,41 @@ def _met(mapping: TensorMapping, scope: Scope) -> dict[int, Settings]:
 
 
 def _choice(
-    mapping: TensorMapping, group: Group, met: Mapping[int, Settings], side: str, wanted: Sequence[str], faults: Faults
-) -> str | None:
-    """The best of a group's choices: complete before incomplete, remembered before others, then by names met.
+    mapping: TensorMapping, group: Group, met: Mapping[int, Settings], side: str, wanted: Sequence[str]
+) -> tuple[str | None, list[str]]:
+    """The best of a group's choices, and those that are complete and remembered no less than it.
 
-    Of equals the first is taken on the way back (two torch layouts may have one Flax side); forward they are a fault.
+    Complete goes before incomplete, remembered before others, then the number of names met; of equals the first.
     """
-    best: tuple[tuple[bool, bool, int], str] | None = None
+    ranks: dict[str, tuple[bool, bool, int]] = {}
     for choice in group.choices:
         rules = [n for n, r in enumerate(mapping.rules) if r.group == (group.name, choice) and getattr(r, side)]
         count = sum(len(met.get(number, ())) for number in rules)
         lacking = any(not mapping.rules[n].optional and len(met.get(n, ())) < _full(mapping, n, side) for n in rules)
         if not count and (rules or not group.required):  # a choice without names (a fill) is there if no other is
             continue
-        rank = (not lacking, _label(group.name, choice) in wanted, count)
-        if best is not None and rank == best[0] and count and side == "source":
-            hint = "their torch names are the same, and no file could tell them apart: leave one out"
-            faults.add(group.place, f"{group.name}: {best[1]} and {choice} fit alike", hint)
-        if best is None or rank > best[0]:
-            best = (rank, choice)
-    return best[1] if best else None
+        ranks[choice] = (not lacking, _label(group.name, choice) in wanted, count)
+    if not ranks:
+        return None, []
+    best = max(ranks, key=lambda choice: ranks[choice])
+    rivals = [c for c in ranks if c != best and ranks[c][0] and ranks[c][:2] == ranks[best][:2]]
+    return best, rivals
+
+
+def _check_alike(
+    mapping: TensorMapping, scope: Scope, group: Group, choice: str, rivals: Sequence[str], faults: Faults
+) -> None:
+    """No other choice explains the very names that the best one does: which of them is meant, no rule could say."""
+    names: dict[str, set[str]] = {one: set() for one in (choice, *rivals)}
+    for name, found in scope.claims.items():
+        for number, _ in found:
+            where = mapping.rules[number].group
+            if where is not None and where[0] == group.name and where[1] in names:
+                names[where[1]].add(name)
+    alike = [one for one in group.choices if one in names and names[one] == names[choice]]
+    if names[choice] and len(alike) > 1:
+        hint = "nothing in the file tells which is meant: leave one out"
+        faults.add(group.place, f"{group.name}: {' and '.join(map(repr, alike))} have the same tensors here", hint)
 
 
 def _label(name: str, choice: str) -> str:
