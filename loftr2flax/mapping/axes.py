@@ -14,6 +14,7 @@ from loftr2flax.mapping.names import NameSyntaxError
 
 ELLIPSIS = "..."
 _OWN = "~"
+_NUMBER = re.compile(r"[0-9]{2,}|[02-9]")
 _TOKEN = re.compile(r"-?(?:\.\.\.|[A-Za-z_][A-Za-z_0-9]*)|1|[()]")
 
 
@@ -126,6 +127,10 @@ def _tokens(text: str) -> Iterator[tuple[int, str]]:
         if text[position].isspace():
             position += 1
             continue
+        if number := _NUMBER.match(text, position, stop):
+            name = next((letter for letter in "tnkxyz" if letter not in text), "size")
+            hint = f"call the axis {name}, and give its size: `let: {{{name}: {number[0]}}}`"
+            raise NameSyntaxError(f"the number {number[0]} cannot stand among axes", position, hint)
         token = _TOKEN.match(text, position, stop)
         if not token:
             raise NameSyntaxError(f"{text[position]!r} cannot stand among axes", position)

@@ -51,7 +51,7 @@ def read_half(reader: Reader, scalar: Scalar, separator: str, *, needs_layout: b
         try:
             layout = parse_layout((bracket + axes).rstrip())
         except NameSyntaxError as error:
-            reader.faults.add(scalar.at(len(name) + error.offset), f"{error} in {scalar.text!r}")
+            reader.faults.add(scalar.at(len(name) + error.offset), f"{error} in {scalar.text!r}", error.hint)
             return None
     elif needs_layout:
         reader.faults.add(

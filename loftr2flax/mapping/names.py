@@ -21,11 +21,12 @@ _TERM = re.compile(
 
 
 class NameSyntaxError(ValueError):
-    """A name that cannot be read; ``offset`` counts characters from its start."""
+    """A name that cannot be read; ``offset`` counts characters from its start, ``hint`` is what to write instead."""
 
-    def __init__(self, message: str, offset: int) -> None:
+    def __init__(self, message: str, offset: int, hint: str = "") -> None:
         super().__init__(message)
         self.offset = offset
+        self.hint = hint
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,12 +76,13 @@ def tell_missing(
     groups: Groups,
     missing: Mapping[int, Sequence[str]],
     halves: Mapping[int, int],
+    hints: Mapping[int, str],
     sides: Sides,
     faults: Faults,
 ) -> None:
     """One fault for each line, whatever the number of its leaves that are missing.
 
-    ``halves`` says of optional lines how many of their leaves are there.
+    ``halves`` says of optional lines how many of their leaves are there, ``hints`` why some lines may lack theirs.
     """
     if not missing:
         return
@@ -89,7 +90,7 @@ def tell_missing(
     for number, names in missing.items():
         rule = mapping.rules[number]
         near = closest(names[0], free)
-        hint = f"the nearest free {sides.leaf} is {near}" if near else ""
+        hint = hints.get(number) or (f"the nearest free {sides.leaf} is {near}" if near else "")
         told = f", named by {rule.line!r}"
         if count := halves.get(number):
             others = "one other of {!r} is" if count == 1 else f"{count} others of {{!r}} are"

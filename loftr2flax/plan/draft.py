@@ -11,6 +11,7 @@ from loftr2flax.mapping.names import Bindings, IndexValue
 from loftr2flax.mapping.nodes import Faults
 from loftr2flax.mapping.rules import Rule, Spec, TensorMapping
 from loftr2flax.plan.claims import tell_missing
+from loftr2flax.plan.depths import depth_hints
 from loftr2flax.plan.links import Linker, cast_of
 from loftr2flax.plan.moves import Move
 from loftr2flax.plan.presence import Groups, assignments
@@ -61,7 +62,9 @@ class Draft:
             elif there and rule.constant:
                 self._constant(rule, there)
         self.problems.tell(faults)
-        tell_missing(self.mapping, self.scope, self.groups, self.missing, self.halves, self.sides, faults)
+        lacking = {n: spec for n in self.missing if (spec := self.sides.input(self.mapping.rules[n]))}
+        hints = depth_hints(self.mapping, self.scope, self.extents, lacking)
+        tell_missing(self.mapping, self.scope, self.groups, self.missing, self.halves, hints, self.sides, faults)
 
     def _read_open_sizes(self) -> None:
         """Indices of open range that stand in brackets on the input side: the shapes tell how far they run."""

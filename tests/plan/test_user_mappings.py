@@ -1,5 +1,7 @@
 """Mappings for other models, as a user would write them: bit for bit there and back, in memory and through files."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from flax import linen
 from round_trip import carry, distinct, mapping_of, nested, state_of, there_and_back, through_files
 
 from loftr2flax.errors import CopiesDiffer, MappingError
+from loftr2flax.mapping import mappings_folder
 
 MHA = """
 mapping: mha/1
@@ -446,3 +449,37 @@ def test_what_an_output_remembers_decides_between_choices_that_fit_alike():
     assert (plan.present, sorted(back)) == (("bias: none",), ["w"])
     plan, back = carry(mapping, tree, "reverse")
     assert (plan.present, sorted(back)) == (("bias: as stored",), ["b", "w"])
+
+
+def _resnet50(depths):
+    """A ResNet-50's names, with tensors of next to no size."""
+    state = {"fc.weight": distinct(3, 2), "fc.bias": distinct(3)}
+
+    def conv(name, start):
+        state[f"{name}.weight"] = distinct(2, 3, 1, 1, start=start)
+
+    def norm(name, start):
+        for n, leaf in enumerate(("weight", "bias", "running_mean", "running_var")):
+            state[f"{name}.{leaf}"] = distinct(2, start=start + 2 * n)
+        state[f"{name}.num_batches_tracked"] = np.array(0, np.int64)
+
+    conv("conv1", 7)
+    norm("bn1", 9)
+    for stage, depth in enumerate(depths, 1):
+        for block in range(depth):
+            at = f"layer{stage}.{block}"
+            for n in (1, 2, 3):
+                conv(f"{at}.conv{n}", 100 * stage + 10 * block + n)
+                norm(f"{at}.bn{n}", 200 * stage + 10 * block + n)
+        conv(f"layer{stage}.0.downsample.0", 300 * stage)
+        norm(f"layer{stage}.0.downsample.1", 400 * stage)
+    return state
+
+
+@pytest.mark.parametrize("depths", [(3, 4, 6, 3), (3, 8, 36, 3)])
+def test_stages_of_different_depth_as_the_manual_has_them(depths):
+    manual = (mappings_folder() / "README.md").read_text("utf-8")
+    (text,) = [block for block in re.findall(r"```yaml\n(.*?)```", manual, re.DOTALL) if "mapping: resnet50/1" in block]
+    tree = there_and_back(text, _resnet50(depths))
+    assert len([leaf for leaf in tree if leaf.endswith("/kernel")]) == 2 + 3 * sum(depths) + 4
+    assert f"params/stage3_{depths[2] - 1}/conv3/kernel" in tree
