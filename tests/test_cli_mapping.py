@@ -113,7 +113,7 @@ class TestExplain:
         assert rows["torch"] == "loftr_coarse.layers.2.mlp.2.weight"
         assert rows["flax"] == "params/loftr_coarse/layers_2/mlp_2/kernel"
         assert rows["axes"] == "[o i] → [i o]"
-        assert (rows["meaning"], rows["class"], rows["kind"]) == ("transposed", "exact", "dense")
+        assert (rows["meaning"], rows["class"], rows["kind"]) == ("transposed", "exact", "dense_without_bias")
         assert rows["shape"] == "params/loftr_coarse/layers_2/mlp_2/kernel (24, 12) float32"
 
     def test_in_json_over_all_mappings(self, call: Run) -> None:
