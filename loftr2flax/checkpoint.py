@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -155,6 +155,17 @@ class Checkpoint(ABC):
           NoSuchLeaf, UnsupportedTensor: the name is not there, or not a plain array.
           CorruptFile: a checksum or a length is wrong.
         """
+
+    def pieces(self, name: str, size: int) -> Iterator[np.ndarray] | None:
+        """The bytes of a leaf that lies in its file dense and little-endian, ``size`` at a time; None for others.
+
+        Each piece is a uint8 array, valid until the next. A checksum is known when the last was asked for, so nothing
+        is certain before the iterator ends. `loftr2flax.formats.leaf_blocks` gives the elements of any leaf.
+
+        Raises:
+          CorruptFile: while iterating, as for `read`.
+        """
+        return None
 
     @abstractmethod
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """One file for each format: bytes on one side, leaves on the other. Formats know nothing of mappings."""
 
+from loftr2flax.formats.leaf_bytes import leaf_blocks
 from loftr2flax.formats.open import open_checkpoint
 
-__all__ = ["open_checkpoint"]
+__all__ = ["leaf_blocks", "open_checkpoint"]

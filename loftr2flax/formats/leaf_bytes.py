@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeGuard
 
 import numpy as np
 
 from loftr2flax import dtypes
-from loftr2flax.checkpoint import LeafInfo
+from loftr2flax.checkpoint import Checkpoint, LeafInfo
 from loftr2flax.errors import CorruptFile
 from loftr2flax.formats.source_file import FETCH_AGAIN
 
@@ -42,6 +42,26 @@ def as_array(raw: np.ndarray, info: LeafInfo, path: Path, name: str) -> np.ndarr
         raise CorruptFile(f"{path}: leaf {name!r}: a bool has the value {raw.max()}", FETCH_AGAIN)
     array = raw.view(dtypes.numpy_dtype(info.dtype)).reshape(info.shape)
     return array if sys.byteorder == "little" else array.byteswap()
+
+
+def leaf_blocks(checkpoint: Checkpoint, name: str, elements: int) -> Iterator[np.ndarray]:
+    """A leaf's elements in C order as one-dimensional arrays of ``elements``, the last of what is left.
+
+    Each is valid until the next. Memory is one such block where the leaf lies in its file as it is, and the whole leaf
+    where it does not (strided, deflated, big-endian). What was given is certain once the iterator has ended.
+
+    Raises:
+      NoSuchLeaf, UnsupportedTensor, CorruptFile: as for `Checkpoint.read`.
+    """
+    info = checkpoint.info(name)
+    width = dtypes.itemsize(info.dtype)
+    pieces = None if info.refused else checkpoint.pieces(name, elements * width)
+    if pieces is None:
+        flat = checkpoint.read(name).reshape(-1)
+        yield from (flat[start : start + elements] for start in range(0, flat.size, elements))
+        return
+    for piece in pieces:
+        yield as_array(piece, LeafInfo((piece.size // width,), info.dtype), checkpoint.path, name)
 
 
 def little_endian_bytes(array: np.ndarray) -> memoryview:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,11 @@ class MsgpackFile(Checkpoint):
             self._source.read_into(raw[at : at + size].data, offset, f"leaf {name!r}")
             at += size
         return as_array(raw, info, self.path, name)
+
+    def pieces(self, name: str, size: int) -> Iterator[np.ndarray]:
+        """See `Checkpoint.pieces`."""
+        self.info(name)
+        return self._source.pieces(self._pieces[name], size, f"leaf {name!r}")
 
     def close(self) -> None:
         """See `Checkpoint.close`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,13 @@ class NpzFile(Checkpoint):
         if _parse(self.path, name, record[: header.data_at].tobytes()) != header:
             raise CorruptFile(f"{self.path}: leaf {name!r}: the file changed after it was opened", "run this again")
         return _arrange(record[header.data_at :], header, self.path, name)
+
+    def pieces(self, name: str, size: int) -> Iterator[np.ndarray] | None:
+        """See `Checkpoint.pieces`."""
+        info, header = self.info(name), self._headers[name]
+        if header.fortran or header.swapped:
+            return None
+        return self._archive.pieces(f"{name}.npy", header.data_at, info.nbytes, size)
 
     def close(self) -> None:
         """See `Checkpoint.close`."""

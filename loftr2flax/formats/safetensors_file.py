@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,11 @@ class SafetensorsFile(Checkpoint):
         raw = scratch.take(info.nbytes) if scratch else np.empty(info.nbytes, np.uint8)
         self._source.read_into(raw.data, self._offsets[name], f"leaf {name!r}")
         return as_array(raw, info, self.path, name)
+
+    def pieces(self, name: str, size: int) -> Iterator[np.ndarray]:
+        """See `Checkpoint.pieces`."""
+        extent = (self._offsets[name], self.info(name).nbytes)
+        return self._source.pieces([extent], size, f"leaf {name!r}")
 
     def close(self) -> None:
         """See `Checkpoint.close`."""

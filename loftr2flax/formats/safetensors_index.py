@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,11 @@ class ShardedSafetensors(Checkpoint):
         """See `Checkpoint.read`."""
         self.info(name)
         return self._shards[self._shard_of[name]].read(name, scratch)
+
+    def pieces(self, name: str, size: int) -> Iterator[np.ndarray]:
+        """See `Checkpoint.pieces`."""
+        self.info(name)
+        return self._shards[self._shard_of[name]].pieces(name, size)
 
     def close(self) -> None:
         """See `Checkpoint.close`."""

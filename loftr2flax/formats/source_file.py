@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import stat
 import weakref
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+import numpy as np
 
 from loftr2flax.errors import CorruptFile, EnvironmentFault, MissingInput, UnsupportedFile
 
@@ -78,6 +81,30 @@ class SourceFile:
                 f"{self.path}: {what}: the file changed while it was being read",
                 "wait until whatever writes it is done, then run this again",
             )
+
+    def pieces(self, extents: Iterable[tuple[int, int]], size: int, what: str) -> Iterator[np.ndarray]:
+        """The bytes of some extents, (offset, bytes) each, as if they stood in one row: ``size`` at a time.
+
+        Each piece is a uint8 array that is valid until the next.
+
+        Raises:
+          CorruptFile: as for `read_into`.
+        """
+        room = np.empty(0, np.uint8)
+        filled = 0
+        left = list(extents)
+        total = sum(count for _, count in left)
+        for offset, count in left:
+            while count:
+                if not room.size:
+                    room = np.empty(min(size, total), np.uint8)
+                part = min(count, min(size, total) - filled)
+                self.read_into(room[filled : filled + part].data, offset, what)
+                offset, count, filled = offset + part, count - part, filled + part
+                if filled == min(size, total):
+                    yield room[:filled]
+                    total -= filled
+                    filled = 0
 
     def truncated(self, what: str, end: int) -> CorruptFile:
         """The error for content that would end at byte ``end``, past the end of the file."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from loftr2flax.errors import CorruptFile, UnsupportedTensor
 from loftr2flax.formats.source_file import FETCH_AGAIN
 from loftr2flax.formats.torch_containers import find_state_dict
 from loftr2flax.formats.torch_globals import GlobalFinder, StorageTable, TensorClaim
-from loftr2flax.formats.torch_tensors import TensorPlace, check_claim, read_tensor
+from loftr2flax.formats.torch_tensors import TensorPlace, check_claim, is_contiguous, read_tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,17 @@ class TorchCheckpoint(Checkpoint):
         if place.dtype == "bool" and array.size and array.view(np.uint8).max() > 1:
             raise CorruptFile(f"{self.path}: {name!r} is bool and holds bytes other than 0 and 1", FETCH_AGAIN)
         return array
+
+    def pieces(self, name: str, size: int) -> Iterator[np.ndarray] | None:
+        """See `Checkpoint.pieces`."""
+        info, place = self.info(name), self._places.get(name)
+        if place is None or place.flags or self._swap or not (is_contiguous(place.shape, place.stride) and info.nbytes):
+            return None
+        return self._storage_pieces(place.key, place.offset, info.nbytes, size)
+
+    @abstractmethod
+    def _storage_pieces(self, key: str, start: int, nbytes: int, size: int) -> Iterator[np.ndarray] | None:
+        """``nbytes`` of a storage from ``start`` on, ``size`` at a time; None where they must be read at once."""
 
     @abstractmethod
     def _read_storage(self, key: str, out: np.ndarray, start: int) -> None:

@@ -9,6 +9,7 @@ what the third pickle says of byte order is the writer's, not the file's.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,9 @@ class TorchLegacy(TorchCheckpoint):
     def close(self) -> None:
         """Let go of the file."""
         self._source.close()
+
+    def _storage_pieces(self, key: str, start: int, nbytes: int, size: int) -> Iterator[np.ndarray]:
+        return self._source.pieces([(self._offsets[key] + start, nbytes)], size, f"storage {key!r}")
 
     def _read_storage(self, key: str, out: np.ndarray, start: int) -> None:
         self._source.read_into(out.data, self._offsets[key] + start, f"storage {key!r}")

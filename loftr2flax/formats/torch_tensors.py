@@ -85,7 +85,7 @@ def read_tensor(place: TensorPlace, read: ReadBytes, scratch: Scratch | None, *,
     """
     width = dtypes.itemsize(place.dtype)
     nbytes = math.prod(place.shape) * width
-    plain = nbytes == 0 or _is_contiguous(place.shape, place.stride)
+    plain = nbytes == 0 or is_contiguous(place.shape, place.stride)
     room = 0 if plain else min(_extent(place.shape, place.stride) * width, _SPAN)
     padded = -(-nbytes // 64) * 64
     buffer = scratch.take(padded + room) if scratch is not None and room else None
@@ -157,7 +157,8 @@ def _extent(shape: tuple[int, ...], stride: tuple[int, ...]) -> int:
     return 1 + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
 
 
-def _is_contiguous(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
+def is_contiguous(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
+    """Whether elements with these strides lie in one row, in C order."""
     expected = 1
     for size, step in zip(reversed(shape), reversed(stride), strict=True):
         if size != 1 and step != expected:
@@ -169,8 +170,8 @@ def _is_contiguous(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
 def _layout(shape: tuple[int, ...], stride: tuple[int, ...], offset: int, flags: tuple[str, ...]) -> str:
     """The words for `LeafInfo.layout`."""
     words = []
-    if 0 not in shape and not _is_contiguous(shape, stride):
-        turned = len(shape) == 2 and _is_contiguous(shape[::-1], stride[::-1])
+    if 0 not in shape and not is_contiguous(shape, stride):
+        turned = len(shape) == 2 and is_contiguous(shape[::-1], stride[::-1])
         words.append("transposed" if turned else f"strided {stride}")
     if offset:
         words.append(f"offset {offset}")

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,9 @@ class TorchZip(TorchCheckpoint):
     def close(self) -> None:
         """Let go of the file."""
         self._archive.close()
+
+    def _storage_pieces(self, key: str, start: int, nbytes: int, size: int) -> Iterator[np.ndarray] | None:
+        return self._archive.pieces(f"{self._top}/data/{key}", start, nbytes, size)
 
     def _read_storage(self, key: str, out: np.ndarray, start: int) -> None:
         self._archive.read_into(f"{self._top}/data/{key}", out, start)

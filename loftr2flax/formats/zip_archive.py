@@ -89,6 +89,31 @@ class ZipArchive:
             self.verify(name)
             self._source.read_into(out.data, entry.offset + start, f"record {name!r}")
 
+    def pieces(self, name: str, start: int, nbytes: int, size: int) -> Iterator[np.ndarray] | None:
+        """``nbytes`` of a stored record from ``start`` on, ``size`` at a time; None for a record that is deflated.
+
+        Each piece is a uint8 array that is valid until the next. The CRC of the whole record is checked on the way, and
+        is known once the iterator has ended.
+
+        Raises:
+          CorruptFile: while iterating, as for `read_into`.
+        """
+        entry = self._entry(name)
+        return self._stored_pieces(entry, start, nbytes, size) if entry.method == STORED else None
+
+    def _stored_pieces(self, entry: ZipEntry, start: int, nbytes: int, size: int) -> Iterator[np.ndarray]:
+        what = f"record {entry.name!r}"
+        on_the_way = start + nbytes == entry.size and entry.name not in self._checked
+        if not on_the_way:  # what follows would be missed
+            self.verify(entry.name)
+        crc = zlib.crc32(self._source.read(start, entry.offset, what)) if on_the_way else 0
+        for piece in self._source.pieces([(entry.offset + start, nbytes)], size, what):
+            if on_the_way:
+                crc = zlib.crc32(piece.data, crc)
+            yield piece
+        if on_the_way:
+            self._check_crc(entry, crc)
+
     def verify(self, name: str) -> None:
         """Check a record's CRC, in chunks of a megabyte; a record that passed is not read again.
 
