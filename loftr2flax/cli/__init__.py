@@ -9,7 +9,7 @@ import sys
 # that is being imported again and again, and finds nothing to collect. And threads that hand leaves to one another
 # need not wait five milliseconds for their turn.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-gc.set_threshold(50_000)
+gc.set_threshold(200_000)
 sys.setswitchinterval(0.0005)
 
 from loftr2flax.cli.app import main as main  # noqa: E402

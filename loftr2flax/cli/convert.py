@@ -11,6 +11,7 @@ import typer
 from loftr2flax.cli import options
 from loftr2flax.cli.output import emit, emit_json, leaves, name_of, plural, progress_bar, say, size_text, table
 from loftr2flax.errors import UsageError
+from loftr2flax.filehash import FileHash
 
 if TYPE_CHECKING:
     from loftr2flax.convert import Conversion
@@ -76,11 +77,13 @@ def convert(
     quiet: options.Quiet = False,
 ) -> None:
     """Convert a PyTorch checkpoint to Flax (.npz, .msgpack, .safetensors), or back with --reverse."""
+    if out is None and not dry_run:
+        raise UsageError("no output is named", f"loftr2flax convert {shlex.quote(str(source))} -o out.npz")
+    digest = None if out is None else FileHash([source])  # at work while numpy and the rest are imported
+
     from loftr2flax.convert import Order, prepared
     from loftr2flax.plan import PrefixNotFound
 
-    if out is None and not dry_run:
-        raise UsageError("no output is named", f"loftr2flax convert {shlex.quote(str(source))} -o out.npz")
     order = Order(
         mapping,
         format=format,
@@ -94,7 +97,7 @@ def convert(
         allow_loss=allow_loss,
     )
     try:
-        with prepared(source, out, order) as job:
+        with prepared(source, out, order, digest) as job:
             _introduce(job.conversion(written=False))
             if dry_run:
                 _show_plan(job.conversion(written=False), json)

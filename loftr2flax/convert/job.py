@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ from loftr2flax.checkpoint import Checkpoint
 from loftr2flax.convert.facts import with_facts
 from loftr2flax.convert.fitting import find_plan
 from loftr2flax.convert.loss import check_losses, kept_names
-from loftr2flax.convert.provenance import FileHash, Kept, Memory, forward_record, reverse_record
+from loftr2flax.convert.provenance import Kept, Memory, forward_record, reverse_record
 from loftr2flax.convert.stream import stream
 from loftr2flax.convert.values import Conversion, Order, Progress
 from loftr2flax.convert.wayback import forgotten, remembered
 from loftr2flax.errors import MappingMismatch, UsageError
+from loftr2flax.filehash import FileHash
 from loftr2flax.folding import fold_line
 from loftr2flax.formats import open_checkpoint
 from loftr2flax.formats.writer import format_of, open_writer
@@ -141,19 +142,27 @@ class Job:
 
 
 @contextmanager
-def prepared(source: str | os.PathLike[str], output: str | os.PathLike[str] | None, order: Order) -> Iterator[Job]:
+def prepared(
+    source: str | os.PathLike[str], output: str | os.PathLike[str] | None, order: Order, begun: FileHash | None = None
+) -> Iterator[Job]:
     """An open source with its plan; the source is closed when the block ends.
+
+    Args:
+      source, output, order: see `convert_checkpoint`; without an output nothing can be written.
+      begun: the hash of the source, where it has been begun already.
 
     Raises:
       Loftr2FlaxError: see `convert_checkpoint`.
     """
     target = Path(output) if output is not None else None
     format = _format(target, order)
-    with open_checkpoint(source, order.state_dict if not order.reverse else None) as checkpoint:
+    with (
+        open_checkpoint(source, order.state_dict if not order.reverse else None) as checkpoint,
+        _hashing(checkpoint.files, begun) if target is not None else nullcontext() as digest,
+    ):
         if target is not None and target.exists() and any(target.samefile(file) for file in checkpoint.files):
             raise UsageError(f"{target}: is the input itself", "name another output")
         _check_direction(checkpoint, order)
-        digest = FileHash(checkpoint.files) if target is not None else None
         mapping = load_mapping(order.mapping) if isinstance(order.mapping, str | os.PathLike) else order.mapping
         memory = Memory.of(checkpoint).of_mapping(mapping) if order.reverse else Memory()
         container = checkpoint.contents.container
@@ -163,6 +172,10 @@ def prepared(source: str | os.PathLike[str], output: str | os.PathLike[str] | No
         plan = _plan(checkpoint, mapping, order, wishes, memory)
         _check_readable(checkpoint, plan)
         yield Job(checkpoint, target, format, order, plan, memory, order.mapping is None, container, digest)
+
+
+def _hashing(files: tuple[Path, ...], begun: FileHash | None) -> FileHash:
+    return begun if begun is not None and begun.files == files else FileHash(files)
 
 
 def _check_direction(checkpoint: Checkpoint, order: Order) -> None:

@@ -7,11 +7,8 @@ same input gives the same bytes anywhere.
 
 from __future__ import annotations
 
-import hashlib
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,43 +21,8 @@ from loftr2flax.plan.moves import Plan
 from loftr2flax.version import VERSION
 
 SCHEMA = "loftr2flax.provenance/1"
-_PORTION = 4 << 20  # hashing a portion lets other threads run; between portions it has to wait for its turn
 MOST_KEPT = 1024
 """Dropped tensors of at most this many bytes are kept in the record."""
-
-
-class FileHash:
-    """The SHA-256 of some files, computed on a thread of its own while other work goes on."""
-
-    def __init__(self, files: Sequence[Path]) -> None:
-        self._files = files
-        self._digest = ""
-        self._error: OSError | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        digest = hashlib.sha256()
-        buffer = memoryview(bytearray(_PORTION))
-        try:
-            for path in self._files:
-                with path.open("rb", buffering=0) as file:
-                    while count := file.readinto(buffer):
-                        digest.update(buffer[:count])
-        except OSError as error:
-            self._error = error
-        self._digest = digest.hexdigest()
-
-    def hexdigest(self) -> str:
-        """The digest, once all is read.
-
-        Raises:
-          CorruptFile: a file could not be read to its end.
-        """
-        self._thread.join()
-        if self._error is not None:
-            raise CorruptFile(f"{self._error.filename}: cannot be read: {self._error.strerror}", "check the disk")
-        return self._digest
 
 
 @dataclass(frozen=True)

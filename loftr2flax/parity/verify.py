@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from loftr2flax.convert.provenance import FileHash
 from loftr2flax.errors import UsageError
+from loftr2flax.filehash import FileHash
 from loftr2flax.formats import open_checkpoint
 from loftr2flax.mapping import TensorMapping
 from loftr2flax.parity.culprit import find_culprit, hold_against_mistakes
