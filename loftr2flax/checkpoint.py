@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -20,8 +20,7 @@ from loftr2flax import dtypes
 from loftr2flax.errors import NoSuchLeaf
 
 
-@dataclass(frozen=True, slots=True)
-class LeafInfo:
+class LeafInfo(NamedTuple):
     """What a header says of one leaf.
 
     Attributes:
@@ -49,16 +48,14 @@ class LeafInfo:
         return self.size * dtypes.itemsize(self.dtype)
 
 
-@dataclass(frozen=True, slots=True)
-class Container:
+class Container(NamedTuple):
     """A place inside a file that holds tensors: the file itself (""), ``state_dict``, ``model_state_dict``, …"""
 
     path: str
     tensors: int
 
 
-@dataclass(frozen=True, slots=True)
-class Unread:
+class Unread(NamedTuple):
     """Content beside the tensors, listed and never loaded: ``epoch``, ``optimizer_state_dict``."""
 
     path: str

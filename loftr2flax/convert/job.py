@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from loftr2flax.checkpoint import Checkpoint
 from loftr2flax.convert.facts import with_facts
@@ -74,8 +73,7 @@ def plan_conversion(
         return job.conversion(written=False)
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """An open source with its plan."""
 
     source: Checkpoint
@@ -197,7 +195,7 @@ def _plan(checkpoint: Checkpoint, mapping: TensorMapping | None, order: Order, w
     else:
         plan = build_plan(mapping, checkpoint.infos, direction, wishes, path)
     if order.facts:
-        plan = replace(plan, mapping=with_facts(plan.mapping, order.facts))
+        plan = plan._replace(mapping=with_facts(plan.mapping, order.facts))
     return remembered(plan, memory, order.prefix) if order.reverse else plan
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,8 +25,7 @@ MOST_KEPT = 1024
 """Dropped tensors of at most this many bytes are kept in the record."""
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(NamedTuple):
     """A dropped tensor with its value, as bytes in hexadecimal: exact for every element type."""
 
     info: LeafInfo

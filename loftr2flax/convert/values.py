@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from loftr2flax.checkpoint import Container
 from loftr2flax.mapping import TensorMapping
@@ -47,8 +47,7 @@ class Order:
     allow_loss: bool = False
 
 
-@dataclass(frozen=True)
-class Conversion:
+class Conversion(NamedTuple):
     """A conversion that is planned, or done.
 
     Attributes:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from loftr2flax.convert.provenance import Kept, Memory
 from loftr2flax.mapping.rules import Constant, TensorMapping
 from loftr2flax.plan import Move, Plan
@@ -22,7 +20,7 @@ def remembered(plan: Plan, memory: Memory, prefix: str | None) -> Plan:
     before = _before(memory, prefix)
     moves = {move.leaf: move for move in plan.moves}
     if not memory.keys:
-        return replace(plan, moves=tuple(replace(move, leaf=before + move.leaf) for move in moves.values()))
+        return plan._replace(moves=tuple(move._replace(leaf=before + move.leaf) for move in moves.values()))
     ordered: list[Move] = []
     for key in memory.keys:
         canonical = canonical_key(plan.mapping, key)
@@ -30,11 +28,11 @@ def remembered(plan: Plan, memory: Memory, prefix: str | None) -> Plan:
         if key in memory.dropped and (move is None or not move.pieces):  # a record never replaces what the tree holds
             move = _kept(plan, canonical, memory.dropped[key])
         if move is not None:
-            ordered.append(replace(move, leaf=before + key))
+            ordered.append(move._replace(leaf=before + key))
     ordered += [
-        replace(m, leaf=before + m.leaf) for m in moves.values() if m.pieces
+        m._replace(leaf=before + m.leaf) for m in moves.values() if m.pieces
     ]  # constants that it never had stay away
-    return replace(plan, moves=tuple(ordered))
+    return plan._replace(moves=tuple(ordered))
 
 
 def forgotten(plan: Plan, memory: Memory, prefix: str | None) -> tuple[str, ...]:

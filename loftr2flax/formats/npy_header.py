@@ -11,8 +11,7 @@ import ast
 import functools
 import re
 import sys
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,8 +32,7 @@ class BadHeader(Exception):
     """A header that is not one; the text says why. The caller adds file and leaf."""
 
 
-@dataclass(frozen=True, slots=True)
-class NpyHeader:
+class NpyHeader(NamedTuple):
     """What a record's header says.
 
     Attributes:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,8 +18,7 @@ from loftr2flax.formats.torch_globals import GlobalFinder, StorageTable, TensorC
 from loftr2flax.formats.torch_tensors import TensorPlace, check_claim, is_contiguous, read_tensor
 
 
-@dataclass(frozen=True, slots=True)
-class Unpickled:
+class Unpickled(NamedTuple):
     """What came out of a file's pickle, and what the file really holds.
 
     Attributes:
@@ -109,6 +108,6 @@ def _check_leaves(
                 )
             places[name] = place
             owner = first.setdefault(place.key, name) if claimed else name
-            info = replace(info, shares=owner) if owner != name else info
+            info = info._replace(shares=owner) if owner != name else info
         infos[name] = info
     return infos, places

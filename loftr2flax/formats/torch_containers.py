@@ -8,7 +8,7 @@ only child; else the file itself. Nothing recurses; sharing is allowed (tied mod
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from loftr2flax.checkpoint import Container, Unread
 from loftr2flax.errors import CorruptFile, InputError, LimitExceeded
@@ -31,8 +31,7 @@ MAX_DEPTH = 200
 _SHOWN = 8  # places that a hint names
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """The outcome: the chosen container's path, its claims by name, and what else there is."""
 
     container: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,8 +30,7 @@ ReadBytes = Callable[[str, np.ndarray, int], None]
 """``read(key, out, start)`` fills ``out``, uint8, with a storage's bytes from ``start`` on."""
 
 
-@dataclass(frozen=True, slots=True)
-class TensorPlace:
+class TensorPlace(NamedTuple):
     """A checked claim: where the elements lie. Offset in bytes from the storage's beginning, strides in elements."""
 
     key: str

@@ -14,7 +14,6 @@ from __future__ import annotations
 import itertools
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from loftr2flax.errors import CorruptFile, LimitExceeded, UnsupportedFile
@@ -38,8 +37,7 @@ _SIZES_FOLLOW = 0x0008  # a descriptor after the data repeats CRC and sizes; the
 _UTF8 = 0x0800
 
 
-@dataclass(frozen=True, slots=True)
-class ZipEntry:
+class ZipEntry(NamedTuple):
     """One record of an archive.
 
     Attributes:

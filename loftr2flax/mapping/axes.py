@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from loftr2flax.mapping.names import NameSyntaxError
 
@@ -18,8 +18,7 @@ _NUMBER = re.compile(r"[0-9]{2,}|[02-9]")
 _TOKEN = re.compile(r"-?(?:\.\.\.|[A-Za-z_][A-Za-z_0-9]*)|1|[()]")
 
 
-@dataclass(frozen=True, slots=True)
-class Atom:
+class Atom(NamedTuple):
     """A named axis, or ``...``; ``flipped`` when it runs backwards."""
 
     name: str
@@ -47,8 +46,7 @@ Axis = tuple[Atom, ...]
 """One axis of an array: its atoms, outermost first. () is an axis of size 1."""
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
     """The axes of one array."""
 
     axes: tuple[Axis, ...]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import yaml
 
@@ -22,8 +22,7 @@ from loftr2flax.mapping.rules import Constant
 from loftr2flax.mapping.shipped import shipped_file
 
 
-@dataclass(frozen=True, slots=True)
-class KindLine:
+class KindLine(NamedTuple):
     """One leaf of a kind: ``.weight [o i]`` beside ``/kernel [i o]``, or beside ``drop 0`` (``target`` is None)."""
 
     source: Half
@@ -33,7 +32,7 @@ class KindLine:
 
     def private(self) -> KindLine:
         """The same line with axis names of its own."""
-        return replace(self, source=self.source.private(), target=self.target.private() if self.target else None)
+        return self._replace(source=self.source.private(), target=self.target.private() if self.target else None)
 
 
 Kind = tuple[KindLine, ...]

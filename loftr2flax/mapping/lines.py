@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from loftr2flax.mapping.axes import Layout, parse_layout
 from loftr2flax.mapping.names import NameSyntaxError
@@ -12,8 +12,7 @@ from loftr2flax.mapping.nodes import Reader, Scalar
 _COLLECTION = re.compile(r"([A-Za-z_][A-Za-z_0-9]*):(.*)", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Half:
+class Half(NamedTuple):
     """A name still to be parsed (a kind's leaf may be joined to it), and its axes.
 
     ``collection`` is "" where none is written; ``layout`` None where no brackets stand.
@@ -27,7 +26,7 @@ class Half:
 
     def private(self) -> Half:
         """The same half with axis names that no file can mention."""
-        return replace(self, layout=self.layout.private() if self.layout else None)
+        return self._replace(layout=self.layout.private() if self.layout else None)
 
 
 def read_half(reader: Reader, scalar: Scalar, separator: str, *, needs_layout: bool = False) -> Half | None:

@@ -11,7 +11,7 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from loftr2flax.mapping.names import Bindings, Hole, IndexValue, NamePattern, Segment
 from loftr2flax.mapping.rules import Index, TensorMapping
@@ -27,8 +27,7 @@ class _Node:
     ends: list[int] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class _OpenSegment:
+class _OpenSegment(NamedTuple):
     """A segment with numbers of open range in it; ``fixed`` holds its other indices."""
 
     expression: re.Pattern[str]

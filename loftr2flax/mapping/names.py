@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 IndexValue = int | str
 Bindings = Mapping[str, IndexValue]
@@ -29,8 +30,7 @@ class NameSyntaxError(ValueError):
         self.hint = hint
 
 
-@dataclass(frozen=True, slots=True)
-class Hole:
+class Hole(NamedTuple):
     """``{i}`` or ``{2*j+k+1}``: a sum of ``coefficient * index`` and a constant."""
 
     terms: tuple[tuple[int, str], ...]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from loftr2flax.errors import Place
 from loftr2flax.mapping.axes import Layout
@@ -19,8 +19,7 @@ CLASSES: tuple[LineClass, ...] = ("exact", "tied", "approximate", "one-way")
 """From best to worst: bits kept; exact if the copies agree; a value operation; no way back."""
 
 
-@dataclass(frozen=True, slots=True)
-class Index:
+class Index(NamedTuple):
     """The values that an index runs over. ``values`` is None for an open range: every one present, from ``start``."""
 
     name: str
@@ -35,8 +34,7 @@ class Index:
         return self.values is None
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
+class Size(NamedTuple):
     """A size given under ``let``: one number, or one for each value of an index (a ragged axis)."""
 
     name: str
@@ -45,8 +43,7 @@ class Size:
     place: Place
 
 
-@dataclass(frozen=True, slots=True)
-class Spec:
+class Spec(NamedTuple):
     """One side of a line: a name and the axes of what bears it."""
 
     name: NamePattern
@@ -57,16 +54,14 @@ class Spec:
         return f"{self.name} {self.layout}"
 
 
-@dataclass(frozen=True, slots=True)
-class Constant:
+class Constant(NamedTuple):
     """The value that stands for a dropped tensor on the way back, or for a filled leaf."""
 
     value: Any
     dtype: str
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """One line, with the kind's leaf already put in.
 
     ``source`` is None for a fill, ``target`` for a drop; a drop without ``constant`` has no way back.
@@ -101,8 +96,7 @@ class Rule:
         return tuple(dict.fromkeys(name for side in sides for name in side))
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(NamedTuple):
     """Lines that are there together or not at all.
 
     An optional group has one choice and may be absent; of an alternative's choices exactly one is there.

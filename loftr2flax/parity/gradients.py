@@ -58,7 +58,7 @@ def mapped(groups: Groups, gradients: Mapping[str, np.ndarray], key: Callable[[s
     made = {}
     for leaves, move in groups.items():
         kind = str(gradients[key(move.inputs[0])].dtype)
-        wide = replace(move, stored=kind, info=replace(move.info, dtype=kind), copies=())
+        wide = move._replace(stored=kind, info=move.info._replace(dtype=kind), copies=())
         made[leaves[0]] = run_move(wide, lambda name: gradients[key(name)]).copy()
     return made
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from loftr2flax import dtypes
 from loftr2flax.checkpoint import LeafInfo
@@ -21,8 +22,7 @@ from loftr2flax.plan.sizes import Sizes
 from loftr2flax.plan.views import blind_spots, piece_of, shape_of
 
 
-@dataclass(frozen=True)
-class Component:
+class Component(NamedTuple):
     """The leaves that one setting of the indices common to both names ties together."""
 
     recipe: Recipe

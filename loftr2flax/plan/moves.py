@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from loftr2flax.checkpoint import LeafInfo
 from loftr2flax.mapping.rules import Constant, Direction, LineClass, Rule, TensorMapping
@@ -11,8 +11,7 @@ from loftr2flax.mapping.rules import Constant, Direction, LineClass, Rule, Tenso
 Select = tuple[int | slice, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """A part of an array with its merged axes taken apart: ``array[cut].reshape(atoms)[select]``.
 
     ``cut`` takes a block of a ragged axis; ``select`` takes one value of an axis that is an index.
@@ -29,8 +28,7 @@ class View:
         return whole and all(c == slice(None) for c in self.cut)
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """One input leaf's share of an output leaf: its view, in another order of axes, some of them run backwards."""
 
     leaf: str
@@ -45,8 +43,7 @@ class Piece:
         return self.order == tuple(range(len(self.order))) and not self.flips
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(NamedTuple):
     """How one output leaf comes about.
 
     Attributes:
@@ -79,8 +76,7 @@ class Move:
         return tuple(dict.fromkeys(piece.leaf for piece in self.pieces))
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """A mapping fitted to a checkpoint's headers, checked in full; running it is dull.
 
     Attributes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from loftr2flax.mapping.names import IndexValue
 from loftr2flax.mapping.nodes import Faults
@@ -13,8 +13,7 @@ from loftr2flax.mapping.rules import Group, Rule, Spec, TensorMapping
 from loftr2flax.plan.scope import Scope
 
 
-@dataclass(frozen=True)
-class Groups:
+class Groups(NamedTuple):
     """The choice taken in each group that is present, and the optional groups that are absent."""
 
     chosen: Mapping[str, str]

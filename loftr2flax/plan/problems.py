@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from loftr2flax.folding import fold_line
 from loftr2flax.mapping.nodes import Faults
 from loftr2flax.mapping.rules import Rule
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """One disagreement of headers. ``text`` has ``{0}`` and ``{1}`` where the names of ``leaves`` stand."""
 
     text: str

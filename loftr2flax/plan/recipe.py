@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from loftr2flax.mapping.axes import Atom
 from loftr2flax.mapping.rules import Rule, Spec
@@ -10,8 +11,7 @@ from loftr2flax.plan.moves import Piece
 from loftr2flax.plan.sizes import Sizes
 
 
-@dataclass(frozen=True)
-class Fit:
+class Fit(NamedTuple):
     """Solved sizes; where they tell all, also the piece, the output's shape and its blind spots."""
 
     sizes: Sizes
@@ -24,8 +24,7 @@ Fits = dict[tuple[int, ...], Fit]
 """What is known of a line for inputs of each shape."""
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(NamedTuple):
     """What holds for all leaves of one line: its sides in this direction, and which index stands where.
 
     Attributes:

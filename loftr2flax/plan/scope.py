@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from loftr2flax.errors import MappingMismatch
 from loftr2flax.folding import fold_line
@@ -26,8 +26,7 @@ class PrefixNotFound(MappingMismatch):
         self.found = tuple(found)
 
 
-@dataclass(frozen=True)
-class Scope:
+class Scope(NamedTuple):
     """The part of a checkpoint that a mapping speaks of.
 
     Attributes:
@@ -47,8 +46,7 @@ class Scope:
     spelling: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class Names:
+class Names(NamedTuple):
     """A checkpoint's names, split into segments: as spelled, and with aliases put right."""
 
     separator: str

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from loftr2flax.mapping.rules import Direction, Rule, Spec
 
 SideName = Literal["source", "target"]
 
 
-@dataclass(frozen=True, slots=True)
-class Sides:
+class Sides(NamedTuple):
     """Which side of a line is read and which is written; the one place where a direction is turned into sides."""
 
     input_name: SideName

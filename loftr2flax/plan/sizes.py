@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from loftr2flax.mapping.axes import ELLIPSIS, Axis, Layout
 from loftr2flax.mapping.names import Bindings, IndexValue
@@ -15,8 +16,7 @@ _Equation = tuple[str, Axis, int, Bindings]
 """An axis of a leaf, its size, and the values of the indices in the leaf's name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ragged:
+class Ragged(NamedTuple):
     """The tables of one rule's ragged axes: ``sizes[axis][value of over[axis]]``."""
 
     over: Mapping[str, str]

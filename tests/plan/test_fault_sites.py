@@ -54,7 +54,7 @@ def reached(monkeypatch):
 
     monkeypatch.setattr(Faults, "add", recording(Faults.add))
     monkeypatch.setattr(NameSyntaxError, "__init__", recording(NameSyntaxError.__init__))
-    monkeypatch.setattr(Problem, "__init__", recording(Problem.__init__))
+    monkeypatch.setattr(Problem, "__new__", recording(Problem.__new__))
     return met
 
 
