@@ -17,6 +17,7 @@ from loftr2flax.version import VERSION as __version__
 if TYPE_CHECKING:
     from loftr2flax.checkpoint import Checkpoint as Checkpoint
     from loftr2flax.checkpoint import LeafInfo as LeafInfo
+    from loftr2flax.compare.diff import diff_checkpoints as diff_checkpoints
     from loftr2flax.convert import Conversion as Conversion
     from loftr2flax.convert import convert_checkpoint as convert_checkpoint
     from loftr2flax.convert import plan_conversion as plan_conversion
@@ -34,6 +35,7 @@ _HOMES = {
     "LeafInfo": "checkpoint",
     "Loftr2FlaxError": "errors",
     "convert_checkpoint": "convert",
+    "diff_checkpoints": "compare.diff",
     "inspect_checkpoint": "inspection",
     "load_loftr_weights": "flaxtree",
     "load_mapping": "mapping",

@@ -50,14 +50,14 @@ def bit_difference(leaf: str, expected: np.ndarray, actual: np.ndarray) -> Diffe
         leaf,
         f"{count:,} of {expected.size:,} elements differ",
         index,
-        *_told_apart(expected[index], actual[index]),
+        *told_apart(expected[index], actual[index]),
     )
 
 
-def _told_apart(expected: np.generic, actual: np.generic) -> tuple[str, str]:
+def told_apart(expected: np.generic, actual: np.generic) -> tuple[str, str]:
     """Both values as text; with their bits where the text is the same, as it is for two NaNs."""
     texts = _exactly(expected), _exactly(actual)
-    if texts[0] != texts[1]:
+    if texts[0] != texts[1] or expected.dtype != actual.dtype:
         return texts
     bits = [value.tobytes()[:: 1 if sys.byteorder == "big" else -1].hex() for value in (expected, actual)]
     return f"{texts[0]} (0x{bits[0]})", f"{texts[1]} (0x{bits[1]})"

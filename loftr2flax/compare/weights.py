@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 from loftr2flax.checkpoint import Checkpoint, Scratch
 from loftr2flax.compare.leaves import Difference, bit_difference
-from loftr2flax.convert import Order, fitting_plans, prepared
-from loftr2flax.convert.job import shipped_maker
-from loftr2flax.convert.provenance import made_with
+from loftr2flax.compare.through import opened_through
 from loftr2flax.convert.stream import stream
 from loftr2flax.errors import UsageError
 from loftr2flax.formats import open_checkpoint
 from loftr2flax.mapping import TensorMapping
-from loftr2flax.plan import Plan, Wishes
+from loftr2flax.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -75,37 +72,9 @@ def verify_weights(
     with open_checkpoint(target) as actual:
         if actual.format.startswith("torch"):
             raise UsageError(f"{target}: is a PyTorch file", "`loftr2flax verify weights FILE OUT`: OUT is a Flax tree")
-        made = actual.contents.provenance or {}
-        mapping = mapping if mapping is not None else shipped_maker(actual, made_with(actual))
-        with open_checkpoint(source, state_dict) as checkpoint:
-            state_dict = state_dict if state_dict is not None else _container(checkpoint, made)
-        if mapping is None or prefix is None:
-            with open_checkpoint(source, state_dict) as checkpoint:
-                mapping = mapping if mapping is not None else _likeliest(checkpoint, actual)
-                prefix = prefix if prefix is not None else _root(checkpoint, made)
-        dtype = made["dtype"] if isinstance(made.get("dtype"), str) else None
-        order = Order(mapping, format="npz", prefix=prefix, state_dict=state_dict, dtype=dtype)
-        with prepared(source, None, order) as job:
+        through = opened_through(source, actual, mapping, prefix=prefix, state_dict=state_dict, cast=True)
+        with through as job:
             return _compare(job.plan, job.source, actual, progress)
-
-
-def _likeliest(source: Checkpoint, actual: Checkpoint) -> TensorMapping | None:
-    """The shipped mapping whose leaves a tree without a record holds; None where no such mapping fits the source."""
-    plans, _ = fitting_plans(source.infos, "forward", Wishes(), str(source.path), every=True)
-    known = [(sum(move.leaf in actual.infos for move in plan.moves), plan.mapping) for plan in plans]
-    return max(known, key=lambda pair: pair[0])[1] if known else None
-
-
-def _root(source: Checkpoint, made: Mapping[str, Any]) -> str | None:
-    """What stood before the names when the conversion was made, where it stands there in the source too."""
-    root = made.get("root")
-    return root if isinstance(root, str) and any(name.startswith(f"{root}.") for name in source.infos) else None
-
-
-def _container(source: Checkpoint, made: Mapping[str, Any]) -> str | None:
-    """The container that the conversion was made from, where the source has it beside others."""
-    found = [container.path for container in source.contents.containers]
-    return made["container"] if len(found) > 1 and made.get("container") in found else None
 
 
 def _compare(

@@ -43,6 +43,15 @@ def open_checkpoint(path: str | os.PathLike[str], state_dict: str | None = None)
     return _PLAIN[kind](target)
 
 
+def has_containers(path: str | os.PathLike[str]) -> bool:
+    """Whether the file at ``path`` is of a format that can hold several dicts of tensors: a PyTorch file.
+
+    Raises:
+      MissingInput, EnvironmentFault, UnsupportedFile: as for `open_checkpoint`.
+    """
+    return not Path(path).is_dir() and sniff(Path(path)) in _WITH_CONTAINERS
+
+
 def sniff(path: Path) -> str:
     """The format of the file at ``path``: "torch", "torch-legacy", "safetensors", "index", "npz" or "msgpack".
 

@@ -29,12 +29,12 @@ def run_move(move: Move, read: Read, scratch: Scratch | None = None) -> np.ndarr
         _demand_equal(move, first, other, read)
     if move.constant is not None:
         return np.full(move.info.shape, move.constant.value, dtypes.numpy_dtype(move.info.dtype))
-    out = _as_it_lies(move, read) if _is_plain(move) else _assembled(move, read, scratch)
+    out = _as_it_lies(move, read) if is_plain(move) else _assembled(move, read, scratch)
     return _cast(out, move) if move.info.dtype != move.stored else out
 
 
-def _is_plain(move: Move) -> bool:
-    """Whether one input fills the output and its bytes stay as they lie."""
+def is_plain(move: Move) -> bool:
+    """Whether one input fills the output and its bytes stay as they lie; for moves that have an input."""
     piece = move.pieces[0]
     return len(move.pieces) == 1 and piece.is_copy and piece.into.is_whole and piece.view.is_whole
 

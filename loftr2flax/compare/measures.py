@@ -1,0 +1,118 @@
+"""How far two arrays are apart, gathered block by block: memory does not follow the size of the leaf."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from loftr2flax import dtypes
+from loftr2flax.compare.leaves import told_apart
+from loftr2flax.compare.values import Measures
+
+
+def bits_of(array: np.ndarray) -> np.ndarray:
+    """The elements as unsigned integers, one for each (two for complex128): what bit-for-bit means."""
+    width = array.dtype.itemsize
+    return array.view(f"u{min(width, 8)}")
+
+
+def cosine(dot: float, one: float, other: float) -> float | None:
+    """The cosine of two vectors from their product and lengths; None where one of them is zero or out of range."""
+    lengths = one * other
+    return max(-1.0, min(1.0, dot / lengths)) if lengths and math.isfinite(lengths) else None
+
+
+def ulp_distance(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Steps of the type between elements of two floating-point arrays, as uint64: 0 for equal ones and for −0 and 0."""
+    low, high = (_rank(array) for array in (left, right))
+    distance: np.ndarray = np.maximum(low, high) - np.minimum(low, high)
+    return distance
+
+
+def _rank(array: np.ndarray) -> np.ndarray:
+    """Numbers in the order of the floats, one for each, as uint64; −0 and 0 have the same."""
+    bits = bits_of(array)
+    sign = bits.dtype.type(1 << (8 * bits.itemsize - 1))
+    magnitude = (bits & ~sign).astype(np.uint64)
+    middle = np.uint64(1 << 63)
+    ranks: np.ndarray = np.where(bits & sign, middle - magnitude, middle + magnitude)
+    return ranks
+
+
+class Gathering:
+    """Takes two leaves of one shape block by block, and ends in `Measures`."""
+
+    def __init__(self, shape: tuple[int, ...], left: str, right: str) -> None:
+        self._shape = shape
+        self._alike = left == right
+        self._steps = self._alike and left in dtypes.FLOATING and left != "float8_e8m0fnu"  # that one has no sign
+        self._seen = self._changed = self._one_sided = 0
+        self._max_abs, self._max_ulp, self._scale = 0.0, 0, 0.0
+        self._at: tuple[int, str, str] | None = None
+        self._sums = np.zeros(4)  # of squares: left, right, their difference; of products
+
+    def add(self, left: np.ndarray, right: np.ndarray) -> None:
+        """The next block of each, one-dimensional and of one size."""
+        with np.errstate(all="ignore"):
+            self._add(left, right)
+        self._seen += left.size
+
+    def _add(self, left: np.ndarray, right: np.ndarray) -> None:
+        one, other = _wide(left), _wide(right)
+        unequal = _unequal_bits(left, right) if self._alike else (one != other) & ~(np.isnan(one) & np.isnan(other))
+        finite = np.isfinite(one) & np.isfinite(other)
+        special = ~finite & (one != other) & ~(np.isnan(one) & np.isnan(other))
+        self._one_sided += int(special.sum())
+        error = np.where(finite, np.abs(other - one), 0.0)
+        one, other = (np.where(finite, array, 0) for array in (one, other))
+        self._scale = max(self._scale, float(np.abs(one).max(initial=0)), float(np.abs(other).max(initial=0)))
+        self._sums += [_square(one), _square(other), float(error @ error), float(np.vdot(one, other).real)]
+        if self._steps and unequal.any():
+            self._max_ulp = max(self._max_ulp, int(ulp_distance(left, right)[finite].max(initial=0)))
+        count = int(unequal.sum())
+        if count:
+            self._changed += count
+            self._note_place(left, right, unequal, error)
+
+    def _note_place(self, left: np.ndarray, right: np.ndarray, unequal: np.ndarray, error: np.ndarray) -> None:
+        worst = int(error.argmax())
+        if error[worst] > self._max_abs:
+            self._max_abs = float(error[worst])
+            self._at = (self._seen + worst, *told_apart(left[worst], right[worst]))
+        elif self._at is None:
+            first = int(unequal.argmax())
+            self._at = (self._seen + first, *told_apart(left[first], right[first]))
+
+    def measures(self) -> Measures:
+        """What came out."""
+        length, other, error = (float(n) for n in np.sqrt(self._sums[:3]))
+        at, left, right = self._at if self._at else (None, "", "")
+        index = tuple(int(n) for n in np.unravel_index(at, self._shape)) if at is not None else None
+        known = all(math.isfinite(n) for n in self._sums)
+        return Measures(
+            self._seen,
+            self._changed,
+            self._max_abs or None,
+            index,
+            left,
+            right,
+            error / length if length and known else None,
+            cosine(float(self._sums[3]), length, other) if known else None,
+            self._max_ulp if self._steps else None,
+            self._scale,
+            self._one_sided,
+        )
+
+
+def _wide(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
+
+
+def _square(array: np.ndarray) -> float:
+    return float(np.vdot(array, array).real)
+
+
+def _unequal_bits(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    unequal: np.ndarray = (bits_of(left) != bits_of(right)).reshape(left.size, -1).any(axis=1)
+    return unequal

@@ -1,0 +1,127 @@
+"""The answer in one line: what is the same, and what alone has changed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from loftr2flax.folding import fold
+
+if TYPE_CHECKING:
+    from loftr2flax.compare.values import CheckpointDiff
+
+_STATISTICS = re.compile(r"(^|[./])(running_mean|running_var|num_batches_tracked)$|(^|/)batch_stats/")
+_MOST_LABELS = 3
+_DEEPEST = 8
+
+Label = Callable[[str], str]
+"""What a leaf belongs to, by its name: a branch of the tree, or all leaves of one last name."""
+
+
+def summarise(diff: CheckpointDiff) -> str:
+    """One line for people; `CheckpointDiff.same` and `exit_code` are for programs."""
+    tolerated = f" (tolerance {diff.tolerance:g})" if diff.tolerance else ""
+    if diff.same:
+        return _same(diff) + tolerated
+    if diff.exit_code == 5:
+        return "nothing was compared" + tolerated
+    kinds = list(dict.fromkeys(finding.kind for finding in diff.differences))
+    only = _ONLY[kinds[0]](diff) if len(kinds) == 1 and kinds[0] in _ONLY else ""
+    counted = ", ".join(f"{count:,} {kind}" for kind, count in diff.counts.items())
+    return (f"{only}: {counted}" if only else counted) + tolerated
+
+
+def _same(diff: CheckpointDiff) -> str:
+    counts = diff.counts
+    exact, close = counts.get("same", 0), counts.get("close", 0)
+    moved = sum(1 for finding in diff.findings if finding.kind == "same" and finding.layout)
+    words = [f"same, bit for bit: {_leaves(exact)}"] if exact or not close else []
+    words[:1] = [f"{words[0]}, {diff.numbers:,} numbers"] if words and not close else words
+    words += [f"{moved:,} of them in the mapping's other layout"] if moved else []
+    words += [f"{_leaves(close)} within the tolerance"] if close else []
+    words += [f"{counts['dropped']:,} dropped by the mapping"] if "dropped" in counts else []
+    words += [f"{counts['outside']:,} out of its scope"] if "outside" in counts else []
+    return ", ".join(words)
+
+
+def _only_changed(diff: CheckpointDiff) -> str:
+    changed = [finding.leaf for finding in diff.differences]
+    if all(_STATISTICS.search(name) for name in changed):
+        return "only BatchNorm statistics changed"
+    others = [finding.leaf for finding in diff.findings if finding.accepted]
+    label, covered = min(_candidates(changed, others), key=lambda found: found[1], default=("", len(others)))
+    if not others or covered == len(others):
+        return ""
+    if covered:
+        return f"all changes lie in {label} ({len(changed):,} of {_leaves(len(changed) + covered)} there)"
+    return f"only {label} changed"
+
+
+def _candidates(changed: Sequence[str], others: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """Ways to say where the changes are, each with how many unchanged leaves it takes in."""
+    for number in range(1, _DEEPEST):
+        branches = fold(_branch(name, number) for name in changed)
+        if len(branches) <= _MOST_LABELS:
+            inside = {_branch(name, number) for name in changed}
+            yield _listed(branches), sum(_branch(name, number) in inside for name in others)
+    lasts = {_last(name) for name in changed}
+    if len(lasts) <= _MOST_LABELS:
+        yield _listed(f"*{last}" for last in sorted(lasts)), sum(_last(name) in lasts for name in others)
+
+
+def _branch(name: str, depth: int) -> str:
+    """The first segments of a name: ``a.b`` of ``a.b.c`` at depth 2."""
+    ends = [m.start() for m in re.finditer(r"[./]", name)]
+    return name[: ends[depth - 1]] if len(ends) >= depth else name
+
+
+def _last(name: str) -> str:
+    """The last segment with its separator: ``.bias``."""
+    found = re.search(r"[./]?[^./]*$", name)
+    return found[0] if found else name
+
+
+def _listed(labels: Iterable[str]) -> str:
+    *most, last = labels
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _only_cast(diff: CheckpointDiff) -> str:
+    reasons = dict.fromkeys(finding.reason for finding in diff.differences)
+    pairs = [(finding.left, finding.right) for finding in diff.differences]
+    if any(left and right and left.dtype == right.dtype for left, right in pairs):
+        return "only rounding differs" + (f" ({next(iter(reasons))})" if len(reasons) == 1 else "")
+    changes = dict.fromkeys(f"{left.dtype} → {right.dtype}" for left, right in pairs if left and right)
+    return f"only dtype changed ({', '.join(changes)})"
+
+
+def _only_layout(diff: CheckpointDiff) -> str:
+    return "only the layout changed"
+
+
+def _only_renamed(diff: CheckpointDiff) -> str:
+    return "" if any(finding.guess for finding in diff.differences) else "only names changed"
+
+
+def _only_added(diff: CheckpointDiff) -> str:
+    return "only leaves of the right's own are new" if diff.compared else ""
+
+
+def _only_removed(diff: CheckpointDiff) -> str:
+    return "only leaves of the left's own are gone" if diff.compared else ""
+
+
+_ONLY: dict[str, Callable[[CheckpointDiff], str]] = {
+    "changed": _only_changed,
+    "cast": _only_cast,
+    "layout": _only_layout,
+    "renamed": _only_renamed,
+    "added": _only_added,
+    "removed": _only_removed,
+}
+"""What to say where all differences are of one kind."""
+
+
+def _leaves(count: int) -> str:
+    return f"{count:,} {'leaf' if count == 1 else 'leaves'}"
