@@ -2,9 +2,14 @@
 
 import sys
 
-from benchmarks import conversion, detection, forward
+from benchmarks import conversion, detection, differences, forward
 
-BENCHMARKS = {"conversion": conversion.run, "forward": forward.run, "detection": detection.run}
+BENCHMARKS = {
+    "conversion": conversion.run,
+    "differences": differences.run,
+    "forward": forward.run,
+    "detection": detection.run,
+}
 """Every benchmark by name."""
 
 for name in sys.argv[1:] or BENCHMARKS:

@@ -25,6 +25,11 @@ def fingerprint(block: np.ndarray) -> int:
     return int(_mixed(bits).sum(dtype=np.uint64))
 
 
+def total_of_bits(block: np.ndarray) -> int:
+    """The sum of the elements' bits; of blocks it adds up. Where it differs, so do fingerprints."""
+    return int(bits_of(block).sum(dtype=np.uint64))
+
+
 def _mixed(bits: np.ndarray) -> np.ndarray:
     bits = bits + np.uint64(0x9E3779B97F4A7C15)
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -13,7 +13,7 @@ import numpy as np
 
 from loftr2flax.checkpoint import LeafInfo
 from loftr2flax.compare.casts import possible_casts, surviving
-from loftr2flax.compare.layouts import axes_between, fingerprint
+from loftr2flax.compare.layouts import axes_between, fingerprint, total_of_bits
 from loftr2flax.compare.measures import Gathering, bits_of
 from loftr2flax.compare.sides import Side
 from loftr2flax.compare.values import Kind, Measures
@@ -33,12 +33,16 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What two leaves are to each other; ``reason`` and ``layout`` as in `Finding`."""
+    """What two leaves are to each other; ``reason`` and ``layout`` as in `Finding`.
+
+    ``else_changed`` is what to say of a cast that too few numbers tell of, unless other leaves went the same way.
+    """
 
     kind: Kind
     reason: str = ""
     layout: str = ""
     measures: Measures | None = None
+    else_changed: str = ""
 
 
 class LeafPairs:
@@ -96,18 +100,20 @@ class LeafPairs:
             for left, right in blocks:
                 gathering.add(left, right)
                 casts = surviving(casts, left, right) if casts else casts
-                order += fingerprint(left) - fingerprint(right) if alike else 0
+                order += total_of_bits(left) - total_of_bits(right) if alike else 0
         measures = gathering.measures()
-        permuted = alike and order % (1 << 64) == 0
+        permuted = alike and order % (1 << 64) == 0 and self._same_numbers(pair)
         if permuted and (turned := self._turned(pair)):
             return turned
         change = "" if alike else f"{one.dtype} → {other.dtype}, "
         if self._tolerance and one.size and _tolerable(one, other) and measures.within(self._tolerance):
             return Verdict("close", f"within {self._tolerance:g}: {change}{measures}", measures=measures)
-        if casts or not one.size:
-            return Verdict("cast", casts[0].reason if casts else change + "no elements", measures=measures)
         more = ", the same numbers in another order" if permuted else ""
-        return Verdict("changed", f"{change}{measures}{more}", measures=measures)
+        changed = f"{change}{measures}{more}"
+        if not casts:
+            return Verdict("changed", changed, measures=measures)
+        doubtful = alike and not gathering.varied
+        return Verdict("cast", casts[0].reason, measures=measures, else_changed=changed if doubtful else "")
 
     def _same_numbers(self, pair: Pair) -> bool:
         """Whether both hold the same elements, in whatever order."""

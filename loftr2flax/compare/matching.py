@@ -41,6 +41,7 @@ class _Comparison:
         self._pairs = LeafPairs(left, right, tolerance)
         self._sketches = Sketches(left, right)
         self._found: dict[Pair, Finding] = {}
+        self._doubtful: dict[Pair, str] = {}
         self._lone_left = dict.fromkeys(left.infos)
         self._lone_right = dict.fromkeys(right.infos)
         self.notes: list[str] = []
@@ -85,12 +86,20 @@ class _Comparison:
 
     def in_order(self) -> Iterator[Finding]:
         """All findings, those of leaves without a partner among them."""
-        paired = {pair.left: finding for pair, finding in self._found.items()}
+        paired = {pair.left: finding for pair, finding in self._believed()}
         for name in self._left.infos:
             seen = self._left.seen(name)
             yield paired.get(name) or Finding(name, "removed", "on the left alone", seen, None)
         for name in self._lone_right:
             yield Finding(name, "added", "on the right alone", None, self._right.seen(name))
+
+    def _believed(self) -> Iterator[tuple[Pair, Finding]]:
+        """What was found, a doubtful cast only where other leaves went the same way beyond doubt."""
+        sure = {f.reason for pair, f in self._found.items() if f.kind == "cast" and pair not in self._doubtful}
+        for pair, finding in self._found.items():
+            if pair in self._doubtful and finding.reason not in sure:
+                finding = replace(finding, kind="changed", reason=self._doubtful[pair])
+            yield pair, finding
 
     def _judged(self, pairs: Iterable[Pair]) -> Iterator[tuple[Pair, Verdict]]:
         """Each pair with its verdict, in order, two at a time."""
@@ -106,6 +115,8 @@ class _Comparison:
         if pair.left != pair.right:
             finding = _renamed(finding, f"{pair.left} → {pair.right}", guess=guess)
         self._found[pair] = finding
+        if verdict.else_changed and not guess:
+            self._doubtful[pair] = verdict.else_changed
         self._lone_left.pop(pair.left)
         self._lone_right.pop(pair.right)
 
@@ -126,4 +137,4 @@ def _renamed(finding: Finding, names: str, *, guess: bool) -> Finding:
     if finding.kind in ("same", "layout"):
         turned = f", {finding.reason}" if finding.reason else ""
         return replace(finding, kind="renamed", reason=f"the same numbers: {names}{turned}")
-    return replace(finding, reason=f"{names}: {finding.reason}")
+    return finding

@@ -10,6 +10,9 @@ from loftr2flax import dtypes
 from loftr2flax.compare.leaves import told_apart
 from loftr2flax.compare.values import Measures
 
+_MANY = 4
+_LOOKED_AT = 1000
+
 
 def bits_of(array: np.ndarray) -> np.ndarray:
     """The elements as unsigned integers, one for each (two for complex128): what bit-for-bit means."""
@@ -25,18 +28,17 @@ def cosine(dot: float, one: float, other: float) -> float | None:
 
 def ulp_distance(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Steps of the type between elements of two floating-point arrays, as uint64: 0 for equal ones and for −0 and 0."""
-    low, high = (_rank(array) for array in (left, right))
-    distance: np.ndarray = np.maximum(low, high) - np.minimum(low, high)
+    one, other = _rank(left), _rank(right)
+    high, low = (part.astype(np.int64).view(np.uint64) for part in (np.maximum(one, other), np.minimum(one, other)))
+    distance: np.ndarray = high - low
     return distance
 
 
 def _rank(array: np.ndarray) -> np.ndarray:
-    """Numbers in the order of the floats, one for each, as uint64; −0 and 0 have the same."""
-    bits = bits_of(array)
-    sign = bits.dtype.type(1 << (8 * bits.itemsize - 1))
-    magnitude = (bits & ~sign).astype(np.uint64)
-    middle = np.uint64(1 << 63)
-    ranks: np.ndarray = np.where(bits & sign, middle - magnitude, middle + magnitude)
+    """Whole numbers in the order of the floats, one step apart where these are; −0 and 0 are both 0."""
+    bits = array.view(f"i{array.dtype.itemsize}")
+    sign = bits >> (8 * bits.itemsize - 1)  # all ones for a negative number
+    ranks: np.ndarray = (bits ^ (sign & np.iinfo(bits.dtype).max)) - sign
     return ranks
 
 
@@ -50,30 +52,50 @@ class Gathering:
         self._seen = self._changed = self._one_sided = 0
         self._max_abs, self._max_ulp, self._scale = 0.0, 0, 0.0
         self._at: tuple[int, str, str] | None = None
+        self._distinct: set[bytes] = set()
         self._sums = np.zeros(4)  # of squares: left, right, their difference; of products
 
     def add(self, left: np.ndarray, right: np.ndarray) -> None:
         """The next block of each, one-dimensional and of one size."""
         with np.errstate(all="ignore"):
-            self._add(left, right)
+            if self._alike and not _unequal_bits(left, right).any():
+                self._add_equal(left)
+            else:
+                self._add(left, right)
         self._seen += left.size
+
+    def _add_equal(self, block: np.ndarray) -> None:
+        numbers = _wide(block)
+        numbers = numbers[np.isfinite(numbers)]
+        square = _square(numbers)
+        self._scale = max(self._scale, float(np.abs(numbers).max(initial=0)))
+        self._sums += [square, square, 0, square]
 
     def _add(self, left: np.ndarray, right: np.ndarray) -> None:
         one, other = _wide(left), _wide(right)
-        unequal = _unequal_bits(left, right) if self._alike else (one != other) & ~(np.isnan(one) & np.isnan(other))
         finite = np.isfinite(one) & np.isfinite(other)
-        special = ~finite & (one != other) & ~(np.isnan(one) & np.isnan(other))
-        self._one_sided += int(special.sum())
-        error = np.where(finite, np.abs(other - one), 0.0)
-        one, other = (np.where(finite, array, 0) for array in (one, other))
-        self._scale = max(self._scale, float(np.abs(one).max(initial=0)), float(np.abs(other).max(initial=0)))
-        self._sums += [_square(one), _square(other), float(error @ error), float(np.vdot(one, other).real)]
-        if self._steps and unequal.any():
-            self._max_ulp = max(self._max_ulp, int(ulp_distance(left, right)[finite].max(initial=0)))
+        if finite.all():
+            unequal = _unequal_bits(left, right) if self._alike else one != other
+        else:
+            both_nan = np.isnan(one) & np.isnan(other)
+            unequal = _unequal_bits(left, right) if self._alike else (one != other) & ~both_nan
+            self._one_sided += int((~finite & (one != other) & ~both_nan).sum())
+            one, other = (np.where(finite, array, 0) for array in (one, other))
+        self._sum(one, other)
         count = int(unequal.sum())
-        if count:
-            self._changed += count
-            self._note_place(left, right, unequal, error)
+        if not count:
+            return
+        self._changed += count
+        self._note_place(left, right, unequal, np.abs(other - one))
+        if self._steps:
+            self._max_ulp = max(self._max_ulp, int(ulp_distance(left, right)[finite].max(initial=0)))
+        if len(self._distinct) < _MANY:
+            self._distinct |= {number.tobytes() for number in left[unequal][:_LOOKED_AT]}
+
+    def _sum(self, one: np.ndarray, other: np.ndarray) -> None:
+        self._scale = max(self._scale, float(np.abs(one).max(initial=0)), float(np.abs(other).max(initial=0)))
+        dot = float(np.vdot(one, other).real)
+        self._sums += [_square(one), _square(other), _square(other - one), dot]
 
     def _note_place(self, left: np.ndarray, right: np.ndarray, unequal: np.ndarray, error: np.ndarray) -> None:
         worst = int(error.argmax())
@@ -83,6 +105,11 @@ class Gathering:
         elif self._at is None:
             first = int(unequal.argmax())
             self._at = (self._seen + first, *told_apart(left[first], right[first]))
+
+    @property
+    def varied(self) -> bool:
+        """Whether the elements that differ have more than a few values on the left: one alone can agree by chance."""
+        return len(self._distinct) >= _MANY
 
     def measures(self) -> Measures:
         """What came out."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from loftr2flax.checkpoint import LeafInfo
+from loftr2flax.compare.branches import common_tail, last_segment
 from loftr2flax.compare.layouts import fingerprint
 from loftr2flax.compare.leaf_pair import ELEMENTS, Pair
 from loftr2flax.compare.sides import Side
@@ -159,18 +160,3 @@ def by_statistics(sketches: Sketches, left: Sequence[str], right: Sequence[str])
 def sorted_sizes(info: LeafInfo) -> tuple[int, ...]:
     """The sizes of a leaf's axes in order, without those of 1."""
     return tuple(sorted(size for size in info.shape if size != 1))
-
-
-def last_segment(name: str) -> str:
-    """``kernel`` of ``a/b/kernel``."""
-    return _SEPARATOR.split(name)[-1]
-
-
-def common_tail(one: str, other: str) -> int:
-    """How many segments two names have in common, counted from the end."""
-    count = 0
-    for mine, theirs in zip(reversed(_SEPARATOR.split(one)), reversed(_SEPARATOR.split(other)), strict=False):
-        if mine != theirs:
-            break
-        count += 1
-    return count

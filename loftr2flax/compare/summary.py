@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from loftr2flax.compare.branches import DEEPEST, branch, last_segment
 from loftr2flax.folding import fold
 
 if TYPE_CHECKING:
@@ -13,10 +14,6 @@ if TYPE_CHECKING:
 
 _STATISTICS = re.compile(r"(^|[./])(running_mean|running_var|num_batches_tracked)$|(^|/)batch_stats/")
 _MOST_LABELS = 3
-_DEEPEST = 8
-
-Label = Callable[[str], str]
-"""What a leaf belongs to, by its name: a branch of the tree, or all leaves of one last name."""
 
 
 def summarise(diff: CheckpointDiff) -> str:
@@ -49,6 +46,8 @@ def _only_changed(diff: CheckpointDiff) -> str:
     changed = [finding.leaf for finding in diff.differences]
     if all(_STATISTICS.search(name) for name in changed):
         return "only BatchNorm statistics changed"
+    if len(changed) == 1:
+        return f"only {changed[0]} changed"
     others = [finding.leaf for finding in diff.findings if finding.accepted]
     label, covered = min(_candidates(changed, others), key=lambda found: found[1], default=("", len(others)))
     if not others or covered == len(others):
@@ -60,26 +59,14 @@ def _only_changed(diff: CheckpointDiff) -> str:
 
 def _candidates(changed: Sequence[str], others: Sequence[str]) -> Iterator[tuple[str, int]]:
     """Ways to say where the changes are, each with how many unchanged leaves it takes in."""
-    for number in range(1, _DEEPEST):
-        branches = fold(_branch(name, number) for name in changed)
+    for number in range(1, DEEPEST):
+        branches = fold(branch(name, number) for name in changed)
         if len(branches) <= _MOST_LABELS:
-            inside = {_branch(name, number) for name in changed}
-            yield _listed(branches), sum(_branch(name, number) in inside for name in others)
-    lasts = {_last(name) for name in changed}
+            inside = {branch(name, number) for name in changed}
+            yield _listed(branches), sum(branch(name, number) in inside for name in others)
+    lasts = {last_segment(name) for name in changed}
     if len(lasts) <= _MOST_LABELS:
-        yield _listed(f"*{last}" for last in sorted(lasts)), sum(_last(name) in lasts for name in others)
-
-
-def _branch(name: str, depth: int) -> str:
-    """The first segments of a name: ``a.b`` of ``a.b.c`` at depth 2."""
-    ends = [m.start() for m in re.finditer(r"[./]", name)]
-    return name[: ends[depth - 1]] if len(ends) >= depth else name
-
-
-def _last(name: str) -> str:
-    """The last segment with its separator: ``.bias``."""
-    found = re.search(r"[./]?[^./]*$", name)
-    return found[0] if found else name
+        yield _listed(f"*{last}" for last in sorted(lasts)), sum(last_segment(name) in lasts for name in others)
 
 
 def _listed(labels: Iterable[str]) -> str:

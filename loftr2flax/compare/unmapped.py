@@ -26,7 +26,7 @@ def dropped_findings(
     for name in names:
         record = kept.get(name[depth:])
         if record is None or source.infos[name].refused:
-            yield _finding(source, name, "dropped", "dropped by the mapping; no record of its value", torch)
+            yield _finding(source, name, "dropped", "the mapping gives it no leaf; no record of its value", torch)
         else:
             yield _finding(source, name, *_against(record, source.read(name)), torch)
 
@@ -40,11 +40,11 @@ def outside_findings(plan: Plan, source: Checkpoint, names: Sequence[str], *, to
 def _against(record: Kept, array: np.ndarray) -> tuple[Kind, str]:
     difference = bit_difference("", record.value, array)
     if difference is None:
-        return "dropped", "dropped by the mapping; the record keeps the same value"
+        return "dropped", "the mapping gives it no leaf; the record keeps the same value"
     if difference.index is None:
-        return "changed", f"dropped by the mapping; the record keeps another: {difference.reason}"
+        return "changed", f"the mapping gives it no leaf; the record keeps another: {difference.reason}"
     what = f"{difference.actual} here, {difference.expected} there"
-    return "changed", f"dropped by the mapping; the record keeps another value: {what}"
+    return "changed", f"the mapping gives it no leaf; the record keeps another value: {what}"
 
 
 def _finding(source: Checkpoint, name: str, kind: Kind, reason: str, torch: int) -> Finding:

@@ -103,7 +103,8 @@ class Measures:
         words.append((f"max abs {self.max_abs:.3g}" if self.max_abs is not None else "the first") + at)
         words += [f"rel L2 {self.rel_l2:.3g}"] if self.rel_l2 is not None else []
         words += [f"cosine {self.cosine:.6f}"] if self.cosine is not None else []
-        words += [f"max ulp {self.max_ulp:,}"] if self.max_ulp is not None else []
+        if self.max_ulp is not None:
+            words.append(f"max ulp {self.max_ulp:,}" if self.max_ulp < 10**6 else f"max ulp {self.max_ulp:.1e}")
         return ", ".join(words)
 
 
