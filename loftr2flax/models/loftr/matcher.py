@@ -126,13 +126,17 @@ class LoFTR(nn.Module):
     def features(
         self, image0: Array, image1: Array, train: bool = False
     ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-        """Coarse and fine maps of both images, in one pass where sizes agree, so that BatchNorm sees both."""
+        """Coarse and fine maps of both images.
+
+        In training, where sizes agree, they go through in one pass, so that BatchNorm sees both. Else one by one, which needs half the memory; on a CPU, whose allocator asks the system for each large block
+        anew, it takes a tenth less time.
+        """
         for name, image in (("image0", image0), ("image1", image1)):
             if image.ndim != 4 or image.shape[-1] != 1:
                 raise ValueError(f"{name} is [B, H, W, 1], grey with the channel last, not {list(image.shape)}")
         if len(image0) != len(image1):
             raise ValueError(f"image0 and image1 are one batch, but hold {len(image0)} and {len(image1)} images")
-        if image0.shape != image1.shape:
+        if not train or image0.shape != image1.shape:
             return self.backbone(image0, train), self.backbone(image1, train)
         coarse, fine = self.backbone(jnp.concatenate([image0, image1]), train)
         batch = len(image0)
