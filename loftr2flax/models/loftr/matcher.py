@@ -128,8 +128,9 @@ class LoFTR(nn.Module):
     ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         """Coarse and fine maps of both images.
 
-        In training, where sizes agree, they go through in one pass, so that BatchNorm sees both. Else one by one, which needs half the memory; on a CPU, whose allocator asks the system for each large block
-        anew, it takes a tenth less time.
+        In training, where sizes agree, they go through in one pass, so that BatchNorm sees both. Else one by one, which
+        needs half the memory; on a CPU, whose allocator asks the system for each large block anew, it takes a tenth
+        less time.
         """
         for name, image in (("image0", image0), ("image1", image1)):
             if image.ndim != 4 or image.shape[-1] != 1:
