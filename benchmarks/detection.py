@@ -56,7 +56,6 @@ class Bench:
 
     def __init__(self, mapping: str) -> None:
         from loftr2flax.parity.loftr import subject
-        from loftr2flax.parity.run import record
         from loftr2flax.parity.source import opened
 
         place = sample(0)
@@ -66,9 +65,7 @@ class Bench:
             part = subject.torch_part(pair.state(), self.config, (), 0, SIZES[1:2], coarse_only=not whole)
             self.variables = pair.variables()
             self.explain: Any = part.explain
-        self.records = [
-            record(part.oracle, part.reference, feed.arrays, settle=part.settle, keep=part.keep) for feed in part.feeds
-        ]
+        self.records = [part.record(feed) for feed in part.feeds]
 
     def judge(self, stage: str, candidate: Any) -> tuple[float, bool]:
         """The largest r of the stage by itself, and whether `verify parity` would fail it."""

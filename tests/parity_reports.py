@@ -73,13 +73,14 @@ def points(image: np.ndarray, count: int, seed: int = 0) -> Points:
     )
     cells = np.unique(cells, axis=0)
     moved = cells - [6.0, 0.0] + generator.uniform(-2, 2, cells.shape)
-    return Points(cells, moved, generator.uniform(0.2, 0.95, len(cells)).astype(np.float32))
+    confidence = generator.uniform(0.2, 0.95, len(cells)).astype(np.float32)
+    return Points(cells, moved, confidence, np.zeros(len(cells), int))
 
 
 def matches(image: np.ndarray, lost: Sequence[int] = (), tie: bool = True) -> MatchComparison:
     theirs = points(image, 90)
     keep = np.setdiff1d(np.arange(len(theirs)), lost)
-    ours = Points(theirs.points0[keep], theirs.points1[keep] + 1e-4, theirs.confidence[keep])
+    ours = Points(theirs.points0[keep], theirs.points1[keep] + 1e-4, theirs.confidence[keep], theirs.batch[keep])
     flips = tuple(Flip((0, n, n), "torch", 1e-9 if tie else 0.05, 1e-7) for n in lost)
     return MatchComparison(len(keep), flips, theirs, ours)
 

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 from loftr2flax.folding import fold_line
 from loftr2flax.parity.run import Record, Replay
 from loftr2flax.parity.subject import Explain
 from loftr2flax.parity.values import Culprit, LeafFinding, PairRun, ParityReport, StageRow
+from loftr2flax.parity.weights import sentence
 
 
 def hold_against_mistakes(run: PairRun, explain: Explain, record: Record, replay: Replay) -> PairRun:
@@ -73,11 +75,9 @@ def _wrong_weights(report: ParityReport) -> Culprit:
     first = min(findings, key=lambda f: order.index(f.stage) if f.stage in order else len(order))
     alike: list[LeafFinding] = [f for f in findings if f.cause == first.cause]
     leaves = tuple(finding.leaf for finding in alike)
-    shown = (
-        first.detail if len(alike) == 1 else f"{fold_line(leaves)} ({len(leaves)} leaves), the first: {first.detail}"
-    )
-    kind = "missing" if first.cause == "missing" else "weights"
-    return Culprit(first.stage, first.cause, "missing" if kind == "missing" else "weights", shown, leaves)
+    evidence = first.detail if len(alike) == 1 else f"{len(leaves)} leaves, the first: {first.detail}"
+    kind: Literal["missing", "weights"] = "missing" if first.cause == "missing" else "weights"
+    return Culprit(first.stage, sentence(leaves, first.cause), kind, evidence, leaves)
 
 
 def _elsewhere(report: ParityReport) -> Culprit | None:

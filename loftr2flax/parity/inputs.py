@@ -7,6 +7,7 @@ rows and columns cannot change places unseen.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,6 +54,17 @@ def digest(arrays: Mapping[str, np.ndarray]) -> str:
         sha.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         sha.update(array.tobytes())
     return sha.hexdigest()
+
+
+def paths_of(images: Sequence[str | os.PathLike[str]]) -> tuple[Path, ...]:
+    """Names of image files as paths.
+
+    Raises:
+      UsageError: one name where two are meant: a text is a sequence of letters.
+    """
+    if isinstance(images, str | os.PathLike):
+        raise UsageError(f"images={os.fspath(images)!r}: one file", "name two, such as `images=(left, right)`")
+    return tuple(Path(image) for image in images)
 
 
 def image_feeds(images: Sequence[Path], seed: int, sizes: Sequence[Size], masks: bool = True) -> list[Feed]:

@@ -6,7 +6,7 @@ record. A record can be stored (`golden`) and judged by without torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -50,6 +50,7 @@ def record(
     reference: Network,
     inputs: Trace,
     *,
+    orders: Sequence[Network] = (),
     settle: Settle | None = None,
     keep: tuple[str, ...] = (),
 ) -> Record:
@@ -58,6 +59,7 @@ def record(
     Args:
       oracle, reference: the same network in two precisions.
       inputs: the arrays to begin with.
+      orders: the float32 network again, its sums in other orders.
       settle: see `Settle`.
       keep: arrays of the float32 run to keep as they are.
     """
@@ -70,17 +72,27 @@ def record(
         stages[name] = tuple(added)
         if settle is not None:
             inputs |= settle({**free, **inputs})
-    theirs = free_run(reference, inputs, free)
+    singles = (reference, *orders)
+    theirs = [free_run(network, inputs, free) for network in singles]
     partial = Record(inputs, stages, free, {}, {}, {})
     given = partial.given()
     alone: dict[str, np.ndarray] = {}
     own: dict[str, Rounding] = {}
     for name in stages:
-        exact, single_run = oracle.stage(name, given), reference.stage(name, given)
+        exact = oracle.stage(name, given)
         alone |= exact
-        own |= {key: Rounding.of(single_run[key], exact[key]) for key in exact if not is_choice(exact[key])}
-    drift = {key: Rounding.of(theirs[key], value) for key, value in free.items() if not is_choice(value)}
-    return Record(inputs, stages, free, alone, drift, own, {key: theirs[key] for key in keep if key in theirs})
+        own |= _roundings([network.stage(name, given) for network in singles], exact)
+    kept = {key: theirs[0][key] for key in keep if key in theirs[0]}
+    return Record(inputs, stages, free, alone, _roundings(theirs, free), own, kept)
+
+
+def _roundings(singles: Sequence[Trace], exact: Trace) -> dict[str, Rounding]:
+    """What float32 costs on each array, by the run that it costs most."""
+    return {
+        key: Rounding.widest([Rounding.of(made[key], value) for made in singles])
+        for key, value in exact.items()
+        if not is_choice(value)
+    }
 
 
 def free_run(network: Network, inputs: Trace, oracle: Trace) -> dict[str, np.ndarray]:

@@ -129,14 +129,26 @@ class StageRow:
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """Matches as points in pixels: (x, y) in image 0 and image 1, both [M, 2], and their confidence [M]."""
+    """Matches as points in pixels.
+
+    Attributes:
+      points0, points1: (x, y) in image 0 and in image 1, both [M, 2].
+      confidence: [M].
+      batch: which pair of the batch each is of, [M].
+    """
 
     points0: np.ndarray
     points1: np.ndarray
     confidence: np.ndarray
+    batch: np.ndarray
 
     def __len__(self) -> int:
         return len(self.confidence)
+
+    def of_pair(self, number: int) -> Points:
+        """Those of one pair of the batch."""
+        own = self.batch == number
+        return Points(self.points0[own], self.points1[own], self.confidence[own], self.batch[own])
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +258,7 @@ class LeafFinding:
     Attributes:
       leaf: its path.
       stage: the stage that it belongs to, or "".
-      cause: short, from the table in `culprit`: "transposed", "swapped", "at its initial value", ….
+      cause: short, from the table in `weights`: "transposed", "swapped", "at its initial value", ….
       detail: one line for people.
     """
 
@@ -276,7 +288,7 @@ class Culprit:
 
     Attributes:
       stage: the first stage that is wrong by itself; "" where the weights alone tell.
-      cause: one line, such as "LayerNorm epsilon 1e-6 instead of 1e-05".
+      cause: one line, such as "LayerNorm epsilon 1e-06 instead of 1e-05" or "layers_3/q_proj/kernel is transposed".
       kind: "weights", "computation", "missing" or "unknown".
       evidence: how the cause was established: the leaf, or r with the change applied to torch.
       leaves: the leaves concerned.

@@ -18,16 +18,13 @@ from loftr2flax.parity.environment import environment, require
 from loftr2flax.parity.factories import custom_candidate, custom_subject, custom_torch, load_factory
 from loftr2flax.parity.golden import Bundle, open_golden, write_golden
 from loftr2flax.parity.gradients import check_gradients, coverage, differentiable
-from loftr2flax.parity.inputs import Size
+from loftr2flax.parity.inputs import Size, paths_of
 from loftr2flax.parity.network import Network
-from loftr2flax.parity.run import Record, Replay, record, replay
+from loftr2flax.parity.run import Record, Replay, replay
 from loftr2flax.parity.source import Pair, load_tree, opened
 from loftr2flax.parity.subject import Subject, TorchPart
 from loftr2flax.parity.values import InputsInfo, PairRun, ParityReport, WeightsCheck
-from loftr2flax.parity.weights import check_weights
-
-_UNRUNNABLE = ("missing", "other shape or type", "extra")
-"""Findings with which the candidate cannot be built."""
+from loftr2flax.parity.weights import ABSENT, check_weights
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ class Trial:
     prefix: str | None = None
     state_dict: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
-    images: Sequence[Path] = ()
+    images: Sequence[str | os.PathLike[str]] = ()
     seed: int = 0
     sizes: Sequence[Size] = ()
     gradients: bool = False
@@ -150,9 +147,7 @@ def _compare(pair: Pair, trial: Trial) -> ParityReport:
     if not runnable and trial.save_golden is None:
         return replace(report, culprit=find_culprit(report))
     infos = [feed.info for feed in torch.feeds]
-    records = [
-        record(torch.oracle, torch.reference, feed.arrays, settle=torch.settle, keep=torch.keep) for feed in torch.feeds
-    ]
+    records = [torch.record(feed) for feed in torch.feeds]
     if trial.save_golden is not None:
         bundle = _bundle(pair, subject, expected, records, infos, whole)
         write_golden(trial.save_golden, bundle, force=trial.force)
@@ -173,7 +168,7 @@ def _parts(pair: Pair, trial: Trial) -> tuple[Subject, TorchPart, bool]:
     candidate = None
     if trial.flax is not None:
         candidate = custom_candidate(load_factory("--flax", trial.flax), pair.facts)
-    feeding = trial.images, trial.seed, trial.sizes
+    feeding = paths_of(trial.images), trial.seed, trial.sizes
     if trial.torch is not None:
         torch = custom_torch(load_factory("--torch", trial.torch), pair.state(), pair.facts, *feeding)
         assert candidate is not None  # `verify_parity` has seen to it
@@ -203,7 +198,7 @@ def _described(bundle: Bundle, facts: Mapping[str, Any], flax: Any) -> Subject:
 
 def _runnable(weights: WeightsCheck) -> bool:
     """Whether a network can be built from the target: every leaf is there, in its shape."""
-    return weights.compared > 0 and not any(finding.cause in _UNRUNNABLE for finding in weights.findings)
+    return weights.compared > 0 and not any(finding.cause in ABSENT for finding in weights.findings)
 
 
 def _judged(subject: Subject, candidate: Network, record: Record, info: InputsInfo) -> tuple[PairRun, Replay]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from loftr2flax.checkpoint import Checkpoint
 from loftr2flax.compare.leaves import bit_difference
+from loftr2flax.folding import fold_line
 from loftr2flax.parity.values import LeafFinding, WeightsCheck
 
 StageOf = Callable[[str], str]
@@ -168,22 +169,37 @@ def _unrelated(leaf: Leaf) -> str:
     return f"every element differs (cosine {cosine:.6f})"
 
 
-CAUSES: Mapping[str, Guess] = {
-    "at its initial value": _constant,
-    "swapped": _swapped,
-    "statistics of another layer": _statistics,
-    "another leaf's tensor": _belongs_elsewhere,
-    "transposed": _transposed,
-    "reshaped, not transposed": _unturned,
-    "mirrored": _mirrored,
-    "heads reordered": _heads,
-    "slices reordered": _reordered,
-    "narrower type": _rounded,
-    "scaled": _scaled,
-    "elements changed": _few_changed,
-    "unrelated": _unrelated,
+CAUSES: Mapping[str, tuple[Guess, str]] = {
+    "at its initial value": (_constant, "still at the initial value"),
+    "swapped": (_swapped, "swapped with another leaf"),
+    "statistics of another layer": (_statistics, "filled with the statistics of another layer"),
+    "another leaf's tensor": (_belongs_elsewhere, "filled with another leaf's tensor"),
+    "transposed": (_transposed, "transposed"),
+    "reshaped, not transposed": (_unturned, "reshaped where a transpose was due"),
+    "mirrored": (_mirrored, "mirrored"),
+    "heads reordered": (_heads, "filled with the attention heads in another order"),
+    "slices reordered": (_reordered, "filled with slices in another order"),
+    "narrower type": (_rounded, "rounded to a narrower type"),
+    "scaled": (_scaled, "scaled by a factor"),
+    "elements changed": (_few_changed, "changed in some elements"),
+    "unrelated": (_unrelated, "unrelated to the tensor that the mapping names"),
 }
-"""How a leaf can be wrong, and the test that says so, in the order in which they are tried; the last always fits."""
+"""How a leaf can be wrong: its test, and what to say. They are tried in this order; the last always fits."""
+
+ABSENT: Mapping[str, str] = {
+    "missing": "missing in the target",
+    "extra": "in the target, and the mapping names no tensor for it",
+    "other shape or type": "of another shape or type",
+}
+"""Findings that need no test, and with which no network can be built: what to say."""
+
+
+def sentence(leaves: Sequence[str], cause: str) -> str:
+    """What is wrong with leaves of one cause: "layers_3/q_proj/kernel is transposed"."""
+    predicate = ABSENT.get(cause) or CAUSES[cause][1]
+    if len(leaves) == 1:
+        return f"{leaves[0]} is {predicate}"
+    return f"{len(leaves)} leaves ({fold_line(leaves, most=2)}) are {predicate}"
 
 
 def check_weights(
@@ -216,7 +232,7 @@ def check_weights(
         elsewhere = tuple(other for other, value in expected.items() if value == digest and other != path)
         holders = tuple(other for other, value in actual.items() if value == expected[path] and other != path)
         leaf = Leaf(path, wanted, found, elsewhere, holders, heads)
-        cause, detail = next((name, text) for name, guess in CAUSES.items() if (text := guess(leaf)))
+        cause, detail = next((name, text) for name, (guess, _) in CAUSES.items() if (text := guess(leaf)))
         findings.append(LeafFinding(path, stage_of(path), cause, f"{path}: {detail}"))
     order = {path: n for n, path in enumerate(expected)}
     findings.sort(key=lambda finding: order.get(finding.leaf, len(order)))

@@ -68,18 +68,21 @@ class Layout:
 
 
 def match_pictures(run: PairRun, number: int) -> Markup | None:
-    """Both drawings of a run; None where it has no images or no matches to show.
+    """Both drawings of a run, of the first pair of a batch; None where it has no images or no matches to show.
 
     Args:
       run: the run.
       number: of the run in the page, for names that are its own.
     """
-    if run.matches is None or len(run.inputs.images) != 2 or not (len(run.matches.torch) or len(run.matches.flax)):
+    if run.matches is None or len(run.inputs.images) != 2:
+        return None
+    torch, flax = run.matches.torch.of_pair(0), run.matches.flax.of_pair(0)
+    if not (len(torch) or len(flax)):
         return None
     layout = Layout.of(*(image.shape for image in run.inputs.images))
     stored = (_image(run.inputs.images[n], layout.sizes[n], f"run{number}-image{n}") for n in (0, 1))
     store = element("svg", *stored, class_="store", aria_hidden="true")
-    sets = (("torch", run.matches.torch, run.matches.flax), ("Flax", run.matches.flax, run.matches.torch))
+    sets = (("torch", torch, flax), ("Flax", flax, torch))
     figures = (_figure(name, mine, other, run, number, layout) for name, mine, other in sets)
     return joined(store, element("div", *figures, class_="pair"))
 

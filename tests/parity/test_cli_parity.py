@@ -43,7 +43,7 @@ def test_a_wrong_conversion_exits_1_and_names_the_culprit(folder, changed):
     document = json.loads(done.stdout)
     assert document["schema"] == "loftr2flax.verify.parity/1"
     assert not document["passed"]
-    assert document["culprit"]["cause"] == "transposed"
+    assert document["culprit"]["cause"] == "layers.1.0/q_proj/kernel is transposed"
     assert document["culprit"]["leaves"] == ["layers.1.0/q_proj/kernel"]
     assert document["runs"][0]["stages"][1]["own"][0]["max_abs"]["index"]
 
@@ -51,6 +51,13 @@ def test_a_wrong_conversion_exits_1_and_names_the_culprit(folder, changed):
 def test_a_missing_extra_exits_4_with_the_command_that_installs_it(folder):
     done = run(folder, "small.ckpt", "ifvit_jax.npz", block="kornia")
     assert done.returncode == 4
+    assert "hint: pip install 'loftr2flax[parity]'" in done.stderr
+
+
+def test_images_without_pillow_exit_4_with_the_extra(folder):
+    done = run(folder, "small.ckpt", "ifvit_jax.npz", "--images", "a.png", "b.png", block="PIL")
+    assert done.returncode == 4, done.stdout + done.stderr
+    assert "error: reading images needs Pillow" in done.stderr
     assert "hint: pip install 'loftr2flax[parity]'" in done.stderr
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
+from small_loftr import SIZES
 
 from loftr2flax.errors import CorruptFile, MissingInput, UsageError
-from loftr2flax.parity.inputs import DEFAULT_SIZES, image_feeds, textured_pair
+from loftr2flax.parity import verify_parity
+from loftr2flax.parity.inputs import DEFAULT_SIZES, image_feeds, paths_of, textured_pair
 
 
 def test_a_seed_makes_the_same_pair_and_another_seed_another():
@@ -58,3 +62,19 @@ def test_what_cannot_be_fed_is_refused(tmp_path):
         image_feeds([here], 0, ())
     with pytest.raises(UsageError, match="too small"):
         image_feeds((), 0, [(16, 16)])
+
+
+def test_images_are_named_by_text_or_by_path(folder, tmp_path):
+    for number, name in enumerate("ab"):
+        pixels = np.random.default_rng(number).integers(0, 255, SIZES[0], np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    names = str(tmp_path / "a.png"), tmp_path / "b.png"
+    report = verify_parity(folder / "small.ckpt", folder / "ifvit_jax.npz", images=names)
+    assert report.passed, report.culprit
+    assert report.runs[0].inputs.origin.startswith("a.png and b.png")
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_one_image_is_not_taken_for_a_sequence_of_letters(kind):
+    with pytest.raises(UsageError, match=r"images='a\.png': one file"):
+        paths_of(kind("a.png"))

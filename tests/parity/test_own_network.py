@@ -63,7 +63,7 @@ def test_a_square_matrix_transposed_fails_and_the_stage_is_named(place):
     np.savez(place / "wrong.npz", **leaves)
     done = run(place, *["wrong.npz" if word == "net.npz" else word for word in verify])
     assert done.returncode == 1
-    assert "culprit: out: transposed" in done.stdout
+    assert "culprit: out: out/kernel is transposed" in done.stdout
 
 
 @pytest.mark.parametrize(

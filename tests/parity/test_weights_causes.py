@@ -12,7 +12,7 @@ from loftr2flax.parity import ParityReport, verify_parity
 from loftr2flax.parity.culprit import find_culprit
 from loftr2flax.parity.loftr.names import stage_of
 from loftr2flax.parity.source import opened
-from loftr2flax.parity.weights import check_weights
+from loftr2flax.parity.weights import check_weights, sentence
 
 LAYER = "params/loftr_coarse/layers_1"
 NORM = "batch_stats/backbone/layer2_0"
@@ -56,6 +56,12 @@ def other_heads(leaf: np.ndarray) -> np.ndarray:
         ("params/backbone/conv1/kernel", lambda leaf: leaf.transpose(1, 0, 2, 3), "transposed", "backbone"),
         ("params/loftr_fine/layers_0/merge/kernel", lambda leaf: leaf.T, "transposed", "loftr_fine/layers.0"),
         ("params/fine_preprocess/down_proj/bias", np.zeros_like, "at its initial value", "fine_preprocess"),
+        (
+            "params/fine_preprocess/down_proj/kernel",
+            lambda leaf: leaf.T.reshape(leaf.shape),
+            "reshaped, not transposed",
+            "fine_preprocess",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
@@ -65,6 +71,9 @@ def test_a_wrong_leaf_is_named_with_its_cause(folder, changed, path, new, cause,
     assert [(finding.leaf, finding.cause) for finding in report.weights.findings] == [(path, cause)]
     assert report.culprit.kind == "weights"
     assert report.culprit.leaves == (path,)
+    assert report.culprit.cause == sentence([path], cause)
+    assert report.culprit.cause.startswith(f"{path} is ")
+    assert len(report.culprit.cause.split()) > 2
     assert stage is None or report.culprit.stage == stage
 
 
@@ -80,7 +89,7 @@ def test_statistics_of_another_layer_are_named(folder, changed):
     with np.load(folder / "loftr.npz") as arrays:
         other = arrays[f"{NORM}/bn2/mean"]
     report = by_weights(folder, changed("loftr", {f"{NORM}/bn1/mean": other}))
-    assert report.culprit.cause == "statistics of another layer"
+    assert report.culprit.cause == f"{NORM}/bn1/mean is filled with the statistics of another layer"
     assert f"{NORM}/bn2/mean" in report.culprit.evidence
     assert report.culprit.stage == "backbone"
 
@@ -120,5 +129,7 @@ def test_sublayers_that_were_never_filled_are_named(folder, changed, start):
     }
     report = by_weights(folder, changed("ifvit_jax", blank), "ifvit_jax")
     assert {finding.leaf for finding in report.weights.findings} == set(second)
-    assert report.culprit.cause == {"zeros": "at its initial value", "random": "unrelated"}[start]
+    said = {"zeros": "still at the initial value", "random": "unrelated to the tensor that the mapping names"}[start]
+    folded = "layers.{0..1}.1/q_proj/kernel, layers.{0..1}.1/k_proj/kernel and 5 more"
+    assert report.culprit.cause == f"20 leaves ({folded}) are {said}"
     assert report.culprit.stage == "loftr_coarse/layers.0"

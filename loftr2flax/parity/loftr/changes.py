@@ -21,6 +21,7 @@ from loftr2flax.models.loftr import LoFTRConfig
 from loftr2flax.models.loftr.reference import TorchLoFTR
 from loftr2flax.parity.judge import Rounding, judge
 from loftr2flax.parity.loftr import mistakes
+from loftr2flax.parity.loftr.summation import InOrder
 from loftr2flax.parity.loftr.torch_side import TorchSide
 from loftr2flax.parity.network import Trace
 from loftr2flax.parity.run import Record, Replay
@@ -193,10 +194,11 @@ def _by_change(
             continue
         if not all(_near(array, exact[name], smallest[name]) for name, array in found.items()):
             continue  # spares the second run: a right explanation is as close as rounding
-        single = suspect.run(narrow, dict(settings), None)
-        judged = [
-            judge(name, array, exact[name], Rounding.of(single[name], exact[name])) for name, array in found.items()
-        ]
+        singles = [suspect.run(narrow, dict(settings), None)]
+        with InOrder():
+            singles.append(suspect.run(narrow, dict(settings), None))
+        roundings = {name: Rounding.widest([Rounding.of(s[name], exact[name]) for s in singles]) for name in found}
+        judged = [judge(name, array, exact[name], roundings[name]) for name, array in found.items()]
         worst = max(judgement.ratio for judgement in judged)
         if all(judgement.passed for judgement in judged):
             evidence = f"torch with this change agrees: r {worst:.3g}, without it {before:.3g}"

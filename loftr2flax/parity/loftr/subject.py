@@ -73,6 +73,7 @@ def torch_part(
       InputError: the weights are not those of a LoFTR.
     """
     from loftr2flax.parity.loftr.changes import explain_with
+    from loftr2flax.parity.loftr.summation import SummedInOrder
     from loftr2flax.parity.loftr.torch_side import TorchSide
 
     try:
@@ -86,7 +87,8 @@ def torch_part(
         feeds = [_features(reference if has_backbone else None, feed, config, seed) for feed in feeds]
     keep = () if coarse_only else KEPT
     explain = explain_with(state, config, coarse_only)
-    return TorchPart(oracle, reference, feeds, None if coarse_only else settle, keep, explain)
+    orders = (SummedInOrder(reference),)
+    return TorchPart(oracle, reference, feeds, orders, None if coarse_only else settle, keep, explain)
 
 
 def loftr_subject(
@@ -179,4 +181,4 @@ def _points(side: Mapping[str, np.ndarray], record: Record, config: LoFTRConfig)
         rows = np.array([refined.get(tuple(pair), -1) for pair in ids.T.tolist()], int)
         offset = side["expectation"][rows, :2] * (config.fine_window // 2 * fine)
         second = second + np.where(rows[:, None] >= 0, offset, 0).astype(np.float32)
-    return Points(first, second, side["conf_matrix"][tuple(ids)].astype(np.float32))
+    return Points(first, second, side["conf_matrix"][tuple(ids)].astype(np.float32), ids[0])

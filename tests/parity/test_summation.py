@@ -1,0 +1,57 @@
+"""Torch's sums in plain order: what a right port is measured by, whatever library torch was built with."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from loftr2flax.parity.judge import LIMIT, Rounding
+from loftr2flax.parity.loftr.summation import InOrder
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(("rows", "terms", "columns"), [(7, 512, 40), (60, 300, 9), (1, 64, 130)])
+def test_a_dense_layer_adds_one_product_after_another(rows, terms, columns):
+    layer = torch.nn.Linear(terms, columns)
+    x = RNG.standard_normal((2, rows, terms)).astype(np.float32)
+    with torch.no_grad(), InOrder():
+        made = layer(torch.from_numpy(x)).numpy()
+    total = np.zeros((2, rows, columns), np.float32)
+    weight, bias = (value.detach().numpy() for value in (layer.weight, layer.bias))
+    for k in range(terms):
+        total += x[:, :, k, None] * weight[:, k]
+    np.testing.assert_array_equal(made, total + bias)
+
+
+def test_sums_in_float64_are_left_to_torch():
+    layer = torch.nn.Linear(300, 9).double()
+    x = torch.from_numpy(RNG.standard_normal((5, 300)))
+    with torch.no_grad():
+        expected = layer(x)
+        with InOrder():
+            assert torch.equal(layer(x), expected)
+
+
+def test_a_port_that_adds_in_order_is_measured_by_that_order():
+    """Torch sums in blocks and rounds less: alone it would leave a right port little of the limit."""
+    layer = torch.nn.Linear(512, 256, bias=False)
+    x = torch.from_numpy(RNG.standard_normal((200, 512)).astype(np.float32))
+    with torch.no_grad():
+        exact = (x.double() @ layer.weight.double().T).numpy()
+        single = layer(x).numpy()
+        with InOrder():
+            plain = layer(x).numpy()
+    theirs, in_order = (Rounding.of(made, exact) for made in (single, plain))
+    assert in_order.rmse > theirs.rmse
+    assert Rounding.widest([theirs, in_order]).rmse == in_order.rmse
+    assert in_order.rmse < LIMIT * 2 * theirs.rmse  # and no more than a port may: a mistake has no room in it
+
+
+def test_the_widest_of_several_and_nan_wins():
+    one, other = Rounding(1.0, 50.0, 9.0), Rounding(2.0, 200.0, 3.0)
+    assert Rounding.widest([one, other]) == Rounding(2.0, 200.0, 9.0)
+    assert math.isnan(Rounding.widest([one, Rounding(math.nan, math.inf, math.nan)]).rmse)
