@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from loftr2flax.cli.output import emit, leaves, name_of, table
+from loftr2flax.cli.output import emit, leaves, name_of, plural, table
 from loftr2flax.compare.branches import DEEPEST, branch
 from loftr2flax.compare.values import KINDS
 from loftr2flax.dtypes import SHORT
@@ -70,7 +70,7 @@ def _tell(cells: Sequence[Sequence[str]], rows: Sequence[Row], limit: int | None
     table(cells[:limit], right=(2,) if cells and len(cells[0]) == 4 else ())
     if hidden := rows[len(cells[:limit]) :]:
         count = sum(len(row.findings) for row in hidden)
-        emit(f"and {len(hidden):,} more rows, {leaves(count)}; --full shows them all")
+        emit(f"and {plural(len(hidden), 'more row')}, {leaves(count)}; --full shows them all")
 
 
 def _sign(row: Row) -> str:

@@ -30,6 +30,8 @@ def possible_casts(left: str, right: str) -> list[Cast]:
     """The casts to try for leaves of these types, the most telling first."""
     if left == right:
         return [cast for narrow in NARROWER.get(left, ()) for cast in _round_trips(left, narrow)]
+    if left.startswith("complex") != right.startswith("complex"):
+        return []
     change = f"{left} → {right}"
     there, back = _converted_left(right), _converted_right(left)
     exact = Cast(f"{change}, no number changed", lambda one, other: there(one, other) and back(one, other))

@@ -14,7 +14,7 @@ from loftr2flax.compare.values import Finding
 _THREADS = 2
 """Blocks of one pair are compared while those of the next are read; more would wait for the memory."""
 _RELATED = 0.5
-"""The cosine from which on leaves that only statistics pair are taken for one that has changed."""
+"""The correlation from which on leaves that only statistics pair are taken for one that has changed."""
 
 
 def compare_sides(
@@ -81,7 +81,8 @@ class _Comparison:
         pairs = list(by_statistics(self._sketches, list(self._lone_left), list(self._lone_right)))
         for pair, verdict in self._judged(pairs):
             cosine = verdict.measures.cosine if verdict.measures else None
-            if cosine is not None and cosine >= _RELATED:
+            one, other = self._sketches.of(0, pair.left), self._sketches.of(1, pair.right)
+            if cosine is not None and one.correlation(other, cosine) >= _RELATED:
                 self._note(pair, verdict, guess=True)
 
     def in_order(self) -> Iterator[Finding]:

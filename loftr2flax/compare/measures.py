@@ -90,7 +90,8 @@ class Gathering:
         if self._steps:
             self._max_ulp = max(self._max_ulp, int(ulp_distance(left, right)[finite].max(initial=0)))
         if len(self._distinct) < _MANY:
-            self._distinct |= {number.tobytes() for number in left[unequal][:_LOOKED_AT]}
+            pairs = zip(left[unequal][:_LOOKED_AT], right[unequal][:_LOOKED_AT], strict=True)
+            self._distinct |= {one.tobytes() + other.tobytes() for one, other in pairs}
 
     def _sum(self, one: np.ndarray, other: np.ndarray) -> None:
         self._scale = max(self._scale, float(np.abs(one).max(initial=0)), float(np.abs(other).max(initial=0)))
@@ -108,7 +109,7 @@ class Gathering:
 
     @property
     def varied(self) -> bool:
-        """Whether the elements that differ have more than a few values on the left: one alone can agree by chance."""
+        """Whether elements differ in more than a few ways: one alone can look like rounding by chance."""
         return len(self._distinct) >= _MANY
 
     def measures(self) -> Measures:

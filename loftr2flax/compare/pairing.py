@@ -23,6 +23,8 @@ from loftr2flax.compare.sides import Side
 _SEPARATOR = re.compile(r"[./]")
 _ALIKE = 0.05
 """How far mean and root mean square may be apart, in root mean squares, for a guess."""
+_FLAT = 1e-6
+"""A spread below this share of the root mean square is taken for rounding error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,13 @@ class Sketch:
             return math.inf
         return max(abs(self.mean - other.mean), abs(self.rms - other.rms)) / scale
 
+    def correlation(self, other: Sketch, cosine: float) -> float:
+        """Pearson's correlation of two leaves whose cosine is known: that of scales, all near 1, says nothing."""
+        spreads = [math.sqrt(max(s.rms**2 - s.mean**2, 0.0)) for s in (self, other)]
+        if min(spreads) <= _FLAT * max(self.rms, other.rms):
+            return 0.0
+        return (cosine * self.rms * other.rms - self.mean * other.mean) / (spreads[0] * spreads[1])
+
 
 def sketch(blocks: Iterable[np.ndarray]) -> Sketch:
     """Reads a leaf once."""
@@ -68,16 +77,19 @@ def sketch(blocks: Iterable[np.ndarray]) -> Sketch:
 def common_prefix(left: Sequence[str], right: Sequence[str]) -> tuple[str, str]:
     """What stands before the names of one side, and the other's names lack: ("module.", ""), ("", "model/"), ("", "").
 
-    Only what explains most of the smaller side's names counts.
+    Only what explains most of the smaller side's names counts, and only if it does not go both ways.
     """
-    for one, other, order in ((left, right, 1), (right, left, -1)):
-        known = set(other)
-        found = Counter(name[: m.end()] for name in one for m in _SEPARATOR.finditer(name) if name[m.end() :] in known)
-        if found:
-            prefix, count = found.most_common(1)[0]
-            if 2 * count > min(len(one), len(other)):
-                return (prefix, "")[::order]  # type: ignore[return-value]
-    return "", ""
+    (ours, before), (theirs, after) = _before(left, right), _before(right, left)
+    if ours == theirs or 2 * max(ours, theirs) <= min(len(left), len(right)):
+        return "", ""
+    return (before, "") if ours > theirs else ("", after)
+
+
+def _before(names: Sequence[str], others: Sequence[str]) -> tuple[int, str]:
+    """The prefix without which most of the names are among the others, and how many; 0 and "" where there is none."""
+    known = set(others)
+    found = Counter(name[: m.end()] for name in names for m in _SEPARATOR.finditer(name) if name[m.end() :] in known)
+    return max(((count, prefix) for prefix, count in found.items()), default=(0, ""))
 
 
 def by_prefix(left: Sequence[str], right: Sequence[str], prefix: tuple[str, str]) -> list[Pair]:
