@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -433,6 +437,35 @@ def test_changes_that_are_not_all_of_a_branch(diff: Diff) -> None:
     assert summary == "all changes lie in net.layers.{0..3} (4 of 16 leaves there): 4 changed, 21 same"
 
 
+def test_where_values_changed_among_other_differences(diff: Diff) -> None:
+    right = {f"module.{name}": array + 1 if "layers.2" in name else array for name, array in network().items()}
+    found = diff(network(), right | {"module.more": np.arange(3)})
+    assert found.summary == "3 changed, 15 renamed, 1 added; of values, only layers.2 changed"
+
+
+def test_as_a_difftool_of_git(tmp_path: Path) -> None:
+    """The two lines that docs/diff.md shows, in a repository."""
+    manual = (Path(__file__).parents[1] / "docs" / "diff.md").read_text("utf-8")
+    block = re.search(r"As a difftool.*?```sh\n(.*?)```", manual, re.DOTALL)
+    assert block is not None
+    program = Path(sys.executable).with_name("loftr2flax")
+    if not (program.exists() and shutil.which("git")):
+        pytest.skip("git, or the installed program, is not there")
+    script = [
+        "git init -q . && git config user.email a@b && git config user.name n",
+        "git add weights.safetensors && git commit -qm one && mv later.safetensors weights.safetensors",
+        "git commit -qam two",
+        block[1],
+    ]
+    save(tmp_path / "weights.safetensors", base(), "safetensors")
+    save(tmp_path / "later.safetensors", base() | {"a.bias": normal(6, seed=8)}, "safetensors")
+    environment = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["sh", "-ec", "\n".join(script)], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.endswith("only a.bias changed: 1 changed, 3 same\n")
+
+
 class TestNothingCompared:
     def test_two_empty_files(self, call: Run, tmp_path: Path) -> None:
         np.savez(tmp_path / "a.npz")
@@ -547,7 +580,7 @@ class TestPage:
             " gone             |   10  --",
             " new              |   40  " + 10 * "+",
             " 6 leaves of 7 differ, 210 numbers",
-            " 4 changed, 1 removed, 1 added, 1 same",
+            " 4 changed, 1 removed, 1 added, 1 same; of values, only layers changed",
         ]
 
     def test_hostile_names(self, call: Run, tmp_path: Path) -> None:

@@ -166,6 +166,16 @@ def test_no_mapping_fits(call: Run, leaves: dict[str, np.ndarray], tmp_path: Pat
     assert "only names changed: 2 renamed" in done.out
 
 
+def test_a_mapping_of_ones_own_is_asked_for(call: Run, tmp_path: Path) -> None:
+    torch.save({"a.weight": torch.ones(3, 5), "a.bias": torch.ones(3)}, tmp_path / "own.pt")
+    (tmp_path / "net.yaml").write_text("mapping: net/1\ndense:\n  a: a\n")
+    assert call("convert", "own.pt", "-m", "net.yaml", "-o", "own.npz").code == 0
+    done = call("diff", "own.pt", "own.npz")
+    assert (done.code, done.error) == (3, "own.npz: was made with net/1, which does not ship with loftr2flax")
+    assert done.hint == "give its file with `--mapping`"
+    assert call("diff", "own.pt", "own.npz", "-m", "net.yaml").code == 0
+
+
 def test_another_network(call: Run, leaves: dict[str, np.ndarray], tmp_path: Path) -> None:
     write_sample(tmp_path / "b.ckpt", 3, SampleSizes((10, 14, 18), 24, 6, 12, 2))
     done = call("diff", "b.ckpt", "good.npz")

@@ -15,10 +15,11 @@ from loftr2flax.compare.sides import MappedSide, OneSide, Side
 from loftr2flax.compare.through import opened_through
 from loftr2flax.compare.unmapped import dropped_findings, outside_findings
 from loftr2flax.compare.values import COMPARED, CheckpointDiff, Finding, SideInfo
+from loftr2flax.convert.provenance import made_with
 from loftr2flax.errors import MappingMismatch, UsageError
 from loftr2flax.formats import open_checkpoint
 from loftr2flax.formats.open import has_containers
-from loftr2flax.mapping import TensorMapping
+from loftr2flax.mapping import TensorMapping, shipped_names
 
 Both = str | tuple[str | None, str | None] | None
 """One word for both sides, or one for each."""
@@ -115,11 +116,17 @@ def _opened(
         try:
             table = stack.enter_context(_through(files, trees.index(False), mapping, wishes))
         except MappingMismatch as error:
-            if mapping is not None or wishes.prefixes != (None, None):
+            if mapping is not None or wishes.prefixes != (None, None) or _made_by_a_strange_one(files):
                 raise
             nearest = error.message.splitlines()[0]
             table = _by_name(files, wishes, (f"no mapping was found, so names are compared as they are: {nearest}",))
         yield table
+
+
+def _made_by_a_strange_one(files: Sequence[Checkpoint]) -> bool:
+    """Whether a file says that it was made by a mapping that does not ship: then its user has it, and can give it."""
+    makers = {made_with(file).split("/")[0] for file in files}
+    return bool(makers - {"", *shipped_names()})
 
 
 def _no_mapping(files: Sequence[Checkpoint], trees: bool) -> str:

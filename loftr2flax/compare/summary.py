@@ -23,9 +23,13 @@ def summarise(diff: CheckpointDiff) -> str:
         return _same(diff) + tolerated
     if diff.exit_code == 5:
         return "nothing was compared" + tolerated
-    kinds = list(dict.fromkeys(finding.kind for finding in diff.differences))
-    only = _ONLY[kinds[0]](diff) if len(kinds) == 1 and kinds[0] in _ONLY else ""
+    kinds = {finding.kind for finding in diff.differences}
     counted = ", ".join(f"{count:,} {kind}" for kind, count in diff.counts.items())
+    if len(kinds) > 1:
+        where = _only_changed(diff) if "changed" in kinds else ""
+        return counted + (f"; of values, {where}" if where else "") + tolerated
+    (kind,) = kinds
+    only = _ONLY[kind](diff) if kind in _ONLY else ""
     return (f"{only}: {counted}" if only else counted) + tolerated
 
 
@@ -43,12 +47,12 @@ def _same(diff: CheckpointDiff) -> str:
 
 
 def _only_changed(diff: CheckpointDiff) -> str:
-    changed = [finding.leaf for finding in diff.differences]
+    changed = [finding.leaf for finding in diff.findings if finding.kind == "changed"]
     if all(_STATISTICS.search(name) for name in changed):
         return "only BatchNorm statistics changed"
     if len(changed) == 1:
         return f"only {changed[0]} changed"
-    others = [finding.leaf for finding in diff.findings if finding.accepted]
+    others = [finding.leaf for finding in diff.findings if finding.kind != "changed"]
     label, covered = min(_candidates(changed, others), key=lambda found: found[1], default=("", len(others)))
     if not others or covered == len(others):
         return ""

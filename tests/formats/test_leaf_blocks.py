@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,17 @@ def test_other_npz_layouts(tmp_path: Path) -> None:
         save(tmp_path / "a.npz", **arrays)
         with open_checkpoint(tmp_path / "a.npz") as checkpoint:
             agrees(checkpoint, 4)
+
+
+def test_shards(tmp_path: Path) -> None:
+    leaves = {"a/w": np.arange(12, dtype=np.float32).reshape(3, 4), "b/w": np.arange(5.0)}
+    for name, array in leaves.items():
+        write(tmp_path / f"{name[0]}.safetensors", "safetensors", {name: array})
+    index = {"weight_map": {name: f"{name[0]}.safetensors" for name in leaves}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with open_checkpoint(tmp_path / "model.safetensors.index.json") as checkpoint:
+        assert list(checkpoint.infos) == list(leaves)
+        agrees(checkpoint, 5)
 
 
 @pytest.mark.parametrize("ending", ["npz", "pt"])
