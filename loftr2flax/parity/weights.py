@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from loftr2flax.checkpoint import Checkpoint
+from loftr2flax.compare.casts import rounded, same_numbers
+from loftr2flax.compare.layouts import axes_between
 from loftr2flax.compare.leaves import bit_difference
 from loftr2flax.folding import fold_line
 from loftr2flax.parity.values import LeafFinding, WeightsCheck
@@ -72,11 +74,8 @@ def _statistics(leaf: Leaf) -> str:
 def _transposed(leaf: Leaf) -> str:
     if leaf.expected is None:
         return ""
-    for order in itertools.permutations(range(leaf.actual.ndim)):
-        turned = leaf.expected.transpose(order)
-        if order != tuple(range(leaf.actual.ndim)) and _equal(turned, leaf.actual):
-            return f"axes {list(order)} of what it should be"
-    return ""
+    order = axes_between(np.ascontiguousarray(leaf.expected), leaf.actual)
+    return f"axes {list(order)} of what it should be" if order else ""
 
 
 def _unturned(leaf: Leaf) -> str:
@@ -124,14 +123,8 @@ def _heads(leaf: Leaf) -> str:
 def _rounded(leaf: Leaf) -> str:
     if leaf.expected is None:
         return ""
-    import ml_dtypes
-
-    for name, kind in (("bfloat16", ml_dtypes.bfloat16), ("float16", np.float16)):
-        with np.errstate(over="ignore"):
-            narrow = leaf.expected.astype(kind).astype(np.float32)
-        if _equal(narrow, leaf.actual.astype(np.float32)):
-            return f"its numbers went through {name}"
-    return ""
+    through = (name for name in ("bfloat16", "float16") if same_numbers(rounded(leaf.expected, name), leaf.actual))
+    return next((f"its numbers went through {name}" for name in through), "")
 
 
 def _scaled(leaf: Leaf) -> str:
