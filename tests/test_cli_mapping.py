@@ -60,8 +60,9 @@ class TestCheck:
         assert f"`loftr2flax mapping check {name} FILE`" in done.err
         document = call("mapping", "check", name, "--json").json
         assert document["schema"] == "loftr2flax.mapping.check/1"
-        assert document["blind"] is None
-        assert all(line["place"].startswith(f"{name}.yaml:") for line in document["lines"] if line["kind"] == "tensors")
+        (checked,) = document["mappings"]
+        assert checked["blind"] is None
+        assert all(line["place"].startswith(f"{name}.yaml:") for line in checked["lines"] if line["kind"] == "tensors")
 
     def test_the_blind_list_of_the_published_sizes(self, call: Run, official: Path) -> None:
         done = call("mapping", "check", "loftr_coarse", official)
@@ -69,7 +70,7 @@ class TestCheck:
         assert "blind: 40 of 48 would keep their shape with the layout wrong;" in done.out
         assert "layers_{0..7}/mlp_0/kernel" in done.out
         assert "mlp_2" not in done.out.partition("blind:")[2]
-        blind = call("mapping", "check", "loftr_coarse", official, "--json").json["blind"]
+        blind = call("mapping", "check", "loftr_coarse", official, "--json").json["mappings"][0]["blind"]
         assert len(blind) == 40
         assert blind["layers_3/merge/kernel"] == ["o=i"]
 
@@ -102,6 +103,24 @@ class TestCheck:
         (tmp_path / "own.yaml").write_text("mapping: own/1\ndens:\n  fc: fc\nconvv:\n  a: b\n")
         lines = call("mapping", "check", "own.yaml").err.splitlines()
         assert [line.startswith("  own.yaml:") for line in lines] == [False, *[True] * (len(lines) - 2), False]
+
+    def test_several_and_a_checkpoint(self, call: Run, sample: Path) -> None:
+        done = call("mapping", "check", "loftr", "loftr_coarse", sample)
+        assert done.code == 0
+        assert done.out.count(f"fits {sample}: ") == 2
+        document = call("mapping", "check", "loftr", "loftr_coarse", "--json").json
+        assert [mapping["name"] for mapping in document["mappings"]] == ["loftr/1", "loftr_coarse/1"]
+
+    def test_one_that_is_refused_does_not_hide_the_others(self, call: Run, tmp_path: Path) -> None:
+        (tmp_path / "bad.yaml").write_text("mapping: bad/1\ndens:\n  fc: fc\n")
+        (tmp_path / "good.yaml").write_text("mapping: good/1\ndense:\n  fc: fc\n")
+        done = call("mapping", "check", "bad.yaml", "good.yaml", "bad.yaml")
+        assert done.code == 3
+        assert (done.out.count("good/1: exact"), done.err.count("error: bad.yaml: one fault")) == (1, 2)
+        document = call("mapping", "check", "bad.yaml", "good.yaml", "--json").json
+        assert [mapping["name"] for mapping in document["mappings"]] == ["good/1"]
+        (fault,) = document["errors"][0]["faults"]
+        assert (fault["file"], fault["line"], fault["column"]) == ("bad.yaml", 2, 1)
 
 
 class TestExplain:

@@ -176,7 +176,7 @@ class TestOwnMapping:
         own.write_text("mapping: dropping/1\ndense:\n  fc1: hidden\n  fc2?: out\ndrop:\n  fc2.bias [o]:\n")
         own.write_text("mapping: dropping/1\ndense:\n  fc1: hidden\ndrop:\n  fc2.weight [o i]:\n  fc2.bias [o]:\n")
         done = call("mapping", "check", own, "--json")
-        assert done.json["class"] == "one-way"
+        assert done.json["mappings"][0]["class"] == "one-way"
         assert call("convert", two_containers, "-m", own, "-o", "a.npz").code == 0
         done = call("convert", "a.npz", "-m", own, "--reverse", "-o", "b.pt")
         assert done.code == 0  # both are small: their values are in the record
@@ -434,6 +434,7 @@ class TestOutput:
             "schema": "loftr2flax.error/1",
             "error": "nothing.pt: no such file",
             "hint": "check the path",
+            "faults": [],
             "exit_code": 3,
         }
 

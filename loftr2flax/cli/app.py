@@ -8,13 +8,14 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from itertools import takewhile
 from types import FrameType
 from typing import NoReturn, TextIO
 
 import typer
 
 from loftr2flax.cli import output
-from loftr2flax.errors import Loftr2FlaxError
+from loftr2flax.errors import EnvironmentFault, Loftr2FlaxError, UsageError
 
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
@@ -53,6 +54,12 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
         raise typer.Exit
 
 
+class _Bug(Loftr2FlaxError):
+    """A mistake of our own."""
+
+    exit_code = EXIT_BUG
+
+
 class _Terminated(BaseException):
     """SIGTERM: unwinds the stack, so that temporaries go."""
 
@@ -87,11 +94,9 @@ def _run(arguments: list[str]) -> int:
         app = build_app(arguments[:1] if arguments[:1] and arguments[0] in VERBS else VERBS)
         return int(app(arguments, prog_name="loftr2flax", standalone_mode=False) or 0)
     except Loftr2FlaxError as error:
-        _tell(arguments, error.message, error.hint, error.exit_code)
-        return error.exit_code
+        return _tell(arguments, error)
     except typer.TyperException as error:
-        _tell(arguments, _usage_message(error), f"`{_command(error)} --help` lists the options", 2)
-        return 2
+        return _tell(arguments, UsageError(_usage_message(error), f"`{_command(error)} --help` lists the options"))
     except typer.Abort:
         return EXIT_INTERRUPTED
     except KeyboardInterrupt:
@@ -101,22 +106,17 @@ def _run(arguments: list[str]) -> int:
     except output.ReaderGone:
         return EXIT_PIPE
     except OSError as error:
-        _tell(arguments, _system_message(error), "check the path, its permissions and the space on its disk", 4)
-        return 4
+        hint = "check the path, its permissions and the space on its disk"
+        return _tell(arguments, EnvironmentFault(_system_message(error), hint))
     except MemoryError:
-        _tell(arguments, "out of memory", "close other programs, or convert on a larger machine", 4)
-        return 4
+        hint = "close other programs, or convert on a larger machine"
+        return _tell(arguments, EnvironmentFault("out of memory", hint))
     except Exception as error:  # the outermost edge: whatever arrives here is our own mistake
         import traceback
 
         traceback.print_exc()
-        _tell(
-            arguments,
-            f"a bug in loftr2flax: {type(error).__name__}: {error}",
-            "please report it, with the lines above",
-            EXIT_BUG,
-        )
-        return EXIT_BUG
+        message = f"a bug in loftr2flax: {type(error).__name__}: {error}"
+        return _tell(arguments, _Bug(message, "please report it, with the lines above"))
 
 
 def _settled(code: int) -> int:
@@ -144,13 +144,15 @@ def _flush(stream: TextIO | None) -> None:
         raise
 
 
-def _tell(arguments: Sequence[str], message: str, hint: str, code: int) -> None:
-    if not message:  # a verb without arguments: its help has been shown
-        return
-    output.complain(message, hint)
-    if "--json" in arguments:
+def _tell(arguments: Sequence[str], error: Loftr2FlaxError) -> int:
+    """Says what is wrong, to people and, where a document was asked for, to programs; the exit code."""
+    if not error.message:  # a verb without arguments: its help has been shown
+        return error.exit_code
+    output.complain(error.message, error.hint)
+    if "--json" in takewhile("--".__ne__, arguments):
         with contextlib.suppress(output.ReaderGone, Loftr2FlaxError):  # nobody listens, or stdout itself is the trouble
-            output.emit_json("error", {"error": message, "hint": hint, "exit_code": code})
+            output.emit_json("error", output.error_values(error))
+    return error.exit_code
 
 
 def _usage_message(error: typer.TyperException) -> str:

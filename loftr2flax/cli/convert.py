@@ -151,7 +151,7 @@ def _conclude(result: Conversion, json: bool) -> None:
     assert result.output is not None
     nbytes = result.output.stat().st_size
     if json:
-        emit_json("convert", {**_describe(result), "output_bytes": nbytes})
+        emit_json("convert", _describe(result, nbytes))
         return
     count = len(result.plan.moves)
     counted = leaves(count) if result.plan.direction == "forward" else plural(count, "tensor")
@@ -160,7 +160,7 @@ def _conclude(result: Conversion, json: bool) -> None:
 
 def _show_plan(result: Conversion, json: bool) -> None:
     if json:
-        emit_json("convert", _describe(result))
+        emit_json("convert", _describe(result, None))
         return
     from loftr2flax.folding import fold_line
 
@@ -189,11 +189,12 @@ def _fidelity(result: Conversion) -> str:
     return _FIDELITY[max(classes, key=CLASSES.index)]
 
 
-def _describe(result: Conversion) -> dict[str, Any]:
+def _describe(result: Conversion, output_bytes: int | None) -> dict[str, Any]:
     plan = result.plan
     return {
         "source": str(result.source),
         "output": str(result.output) if result.output else None,
+        "output_bytes": output_bytes,
         "written": result.written,
         "format": result.format,
         "direction": plan.direction,

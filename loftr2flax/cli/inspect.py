@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from loftr2flax.cli import options
-from loftr2flax.cli.output import complain, emit, emit_json, leaves, name_of, size_text, table
+from loftr2flax.cli.output import complain, emit, emit_json, error_values, leaves, name_of, size_text, table
 from loftr2flax.errors import Loftr2FlaxError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def inspect(
         except Loftr2FlaxError as error:  # the other files are shown all the same
             refused.append(error)
     if json and found:
-        errors = [{"error": fault.message, "hint": fault.hint, "exit_code": fault.exit_code} for fault in refused]
+        errors = list(map(error_values, refused))
         emit_json("inspect", {"files": [_describe(inspection) for inspection in found], "errors": errors})
     for number, inspection in enumerate([] if json else found):
         if number:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from loftr2flax.cli import options
-from loftr2flax.cli.output import emit, emit_json, leaves, plural, say, table
-from loftr2flax.errors import MappingMismatch
+from loftr2flax.cli.output import complain, emit, emit_json, error_values, leaves, plural, say, table
+from loftr2flax.errors import Loftr2FlaxError, MappingMismatch
+from loftr2flax.fetch import source
 
 if TYPE_CHECKING:
     from loftr2flax.explain import Claim
@@ -21,7 +22,12 @@ app = typer.Typer(no_args_is_help=True, help="List, show, check and explain mapp
 Name = Annotated[
     str, typer.Argument(metavar="NAME|FILE", help="A shipped mapping, or a YAML file.", show_default=False)
 ]
-FitTo = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="A checkpoint to fit it to.", show_default=False)]
+Names = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="NAME|FILE… [CHECKPOINT]", help="Mappings, and a checkpoint to fit them to.", show_default=False
+    ),
+]
 Key = Annotated[
     str, typer.Argument(metavar="KEY", help="A torch key or a Flax path, with or without prefix.", show_default=False)
 ]
@@ -56,21 +62,52 @@ def show(name: Name, json: options.Json = False, quiet: options.Quiet = False) -
 
 @app.command("check")
 def check(
-    name: Name,
-    file: FitTo = None,
+    names: Names,
     prefix: options.Prefix = None,
     state_dict: options.StateDict = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Check a mapping: each line's class and, with a checkpoint, that it fits and which leaves no shape protects."""
+    """Check mappings: each line's class and, with a checkpoint, that they fit and which leaves no shape protects."""
     from loftr2flax.mapping import load_mapping
 
-    mapping = load_mapping(name)
-    plan = _fit(mapping, file, prefix, state_dict) if file else None
+    names, file = _parted(names)
+    sound: list[tuple[TensorMapping, Plan | None]] = []
+    refused: list[Loftr2FlaxError] = []
+    for name in names:
+        try:
+            mapping = load_mapping(name)
+            sound.append((mapping, _fit(mapping, file, prefix, state_dict) if file else None))
+        except Loftr2FlaxError as error:
+            if len(names) == 1:
+                raise
+            refused.append(error)  # the others are checked all the same
     if json:
-        emit_json("mapping.check", _describe(mapping, plan))
-        return
+        checked = [_describe(mapping, plan) for mapping, plan in sound]
+        emit_json("mapping.check", {"mappings": checked, "errors": list(map(error_values, refused))})
+    for number, (mapping, plan) in enumerate([] if json else sound):
+        if number:
+            emit()
+        _show_checked(mapping, plan, file)
+    for error in refused:
+        complain(error.message, error.hint)
+    if refused:
+        raise typer.Exit(refused[0].exit_code)
+
+
+def _parted(words: list[str]) -> tuple[list[str], Path | None]:
+    """Mappings, and the checkpoint that stands behind them: a last word that names no mapping."""
+    from loftr2flax.mapping import shipped_names
+
+    last = words[-1]
+    if len(words) == 1 or last.endswith((".yaml", ".yml")) or last in shipped_names():
+        return words, None
+    return words[:-1], source.checkpoint(last)
+
+
+def _show_checked(mapping: TensorMapping, plan: Plan | None, file: Path | None) -> None:
+    from loftr2flax.mapping import is_shipped
+
     table(
         [("LINE", "KIND", "CLASS", "TORCH", "", "FLAX"), *(_line(mapping, rule) for rule in mapping.rules)], right=(0,)
     )
@@ -80,7 +117,8 @@ def check(
     if plan is None:
         risky = sum(_moves_axes(rule) for rule in mapping.rules)
         emit(f"{plural(risky, 'line moves', 'lines move')} axes; where their sizes are equal, no shape shows a mistake")
-        say(f"with a checkpoint the leaves themselves are listed: `loftr2flax mapping check {name} FILE`")
+        known = mapping.stem if is_shipped(mapping.path) else mapping.path
+        say(f"with a checkpoint the leaves themselves are listed: `loftr2flax mapping check {known} FILE`")
     else:
         _show_blind(plan, file)
 

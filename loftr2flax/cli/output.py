@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from loftr2flax.errors import EnvironmentFault
+from loftr2flax.errors import EnvironmentFault, Loftr2FlaxError, MappingError
 
 
 class ReaderGone(Exception):
@@ -54,6 +54,22 @@ def complain(message: str, hint: str) -> None:
 def emit_json(schema: str, value: Mapping[str, Any]) -> None:
     """One JSON document with its schema's name."""
     _data(json.dumps({"schema": f"loftr2flax.{schema}/1", **value}, indent=2, ensure_ascii=True))
+
+
+def error_values(error: Loftr2FlaxError) -> dict[str, Any]:
+    """An error as a JSON document has it."""
+    faults = error.faults if isinstance(error, MappingError) else ()
+    told = [
+        {
+            "file": fault.place.file if fault.place else "",
+            "line": fault.place.line if fault.place else 0,
+            "column": fault.place.column if fault.place else 0,
+            "message": fault.message,
+            "hint": fault.hint,
+        }
+        for fault in faults
+    ]
+    return {"error": error.message, "hint": error.hint, "exit_code": error.exit_code, "faults": told}
 
 
 def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
