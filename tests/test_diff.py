@@ -128,6 +128,7 @@ class TestValues:
         right[0, 1] = np.nextafter(np.float32(4), np.float32(9))
         found = the_one(diff({"w": left}, {"w": right})).measures
         assert found is not None
+        assert "another order" not in str(the_one(diff({"w": left}, {"w": right})))
         assert (found.elements, found.changed, found.index, found.left, found.right) == (
             3,
             1,

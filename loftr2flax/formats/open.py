@@ -49,7 +49,9 @@ def has_containers(path: str | os.PathLike[str]) -> bool:
     Raises:
       MissingInput, EnvironmentFault, UnsupportedFile: as for `open_checkpoint`.
     """
-    return not Path(path).is_dir() and sniff(Path(path)) in _WITH_CONTAINERS
+    if Path(path).is_dir():
+        raise _folder(Path(path))
+    return sniff(Path(path)) in _WITH_CONTAINERS
 
 
 def sniff(path: Path) -> str:
@@ -68,7 +70,7 @@ def sniff(path: Path) -> str:
         raise UnsupportedFile(f"{path}: is empty", FETCH_AGAIN)
     if _begins_safetensors(head):  # before all others: its length can begin with any format's magic number
         return "safetensors"
-    _refuse_known(path, head)
+    refuse_known(path, head)
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x06")):
         return _sniff_zip(path, head)
     if head[:1] == b"\x80" and size > 1 and head[1] <= 5:
@@ -99,8 +101,16 @@ def _begins_safetensors(head: bytes) -> bool:
     return head[4:9] == b"\0\0\0\0{" and head[9:10] in (b'"', b"}", b" ", b"\t", b"\n", b"\r")
 
 
-def _refuse_known(path: Path, head: bytes) -> None:
-    """Name what is often taken for a checkpoint and is none, or none that is read."""
+def refuse_known(path: Path, head: bytes) -> None:
+    """Name what is often taken for a checkpoint and is none, or none that is read.
+
+    Args:
+      path: for the message.
+      head: the first bytes of the file.
+
+    Raises:
+      UnsupportedFile: it is such a thing.
+    """
     text = head.lstrip().lower()
     if head.startswith(b"version https://git-lfs"):
         raise UnsupportedFile(f"{path}: a git-lfs pointer, not the file that it stands for", "git lfs pull")
