@@ -48,6 +48,13 @@ class CorruptFile(InputError):
     """
 
 
+class HashMismatch(InputError):
+    """A download is not the file that was asked for, or not what it was when it was first seen. Both hashes are told.
+
+    Where the change is meant, `loftr2flax fetch NAME --sha256 NEW` accepts it.
+    """
+
+
 class UnsupportedFile(InputError):
     """A sound file of a kind that is not read: TorchScript, HDF5, an HTML page saved as a checkpoint."""
 

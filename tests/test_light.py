@@ -12,18 +12,8 @@ import pytest
 from loftr2flax.sample import write_sample
 
 HEAVY = {
-    "torch",
-    "jax",
-    "jaxlib",
-    "flax",
-    "kornia",
-    "optax",
-    "orbax",
-    "tensorflow",
-    "safetensors",
-    "msgpack",
-    "requests",
-}
+    "torch", "jax", "jaxlib", "flax", "kornia", "optax", "orbax", "tensorflow", "safetensors", "msgpack", "requests",
+}  # fmt: skip
 """Packages that the base installation lacks, and whose import would show."""
 
 _MAIN = """

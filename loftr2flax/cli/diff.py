@@ -14,8 +14,8 @@ from loftr2flax.errors import UsageError
 if TYPE_CHECKING:
     from loftr2flax.compare.values import CheckpointDiff, Finding, Measures, Seen, SideInfo
 
-Left = Annotated[Path, typer.Argument(metavar="A", help="A checkpoint of any format.", show_default=False)]
-Right = Annotated[Path, typer.Argument(metavar="B", help="Another.", show_default=False)]
+Left = Annotated[Path, options.checkpoint("A", "A checkpoint of any format.")]
+Right = Annotated[Path, options.checkpoint("B", "Another.")]
 Tolerance = Annotated[
     float,
     typer.Option(

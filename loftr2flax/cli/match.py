@@ -10,6 +10,7 @@ import typer
 from loftr2flax.cli import options
 from loftr2flax.cli.output import emit_json, name_of, plural, say, table
 from loftr2flax.errors import UsageError
+from loftr2flax.fetch import source
 
 if TYPE_CHECKING:
     from loftr2flax.matching import ImageMatches
@@ -20,7 +21,12 @@ Image = Annotated[Path, typer.Argument(metavar="IMAGE", help="An image of any us
 WeightsFile = Annotated[
     Path,
     typer.Option(
-        "--weights", "-c", metavar="FILE", help="A converted LoFTR, or a torch checkpoint of one.", show_default=False
+        "--weights",
+        "-c",
+        metavar="FILE",
+        help="A converted LoFTR, or a torch checkpoint of one.",
+        show_default=False,
+        parser=source.checkpoint,
     ),
 ]
 Size = Annotated[

@@ -9,6 +9,7 @@ import typer
 
 from loftr2flax.cli import output
 from loftr2flax.errors import UsageError
+from loftr2flax.fetch import source
 
 if TYPE_CHECKING:
     from loftr2flax.mapping.names import IndexValue
@@ -19,9 +20,12 @@ def _be_quiet(value: bool) -> bool:
     return value
 
 
-Source = Annotated[
-    Path, typer.Argument(metavar="FILE", help="The checkpoint to read, of any format.", show_default=False)
-]
+def checkpoint(metavar: str, help: str) -> Any:
+    """An argument that names a checkpoint to read: a file, or the name of one that has been fetched."""
+    return typer.Argument(metavar=metavar, help=help, show_default=False, parser=source.checkpoint)
+
+
+Source = Annotated[Path, checkpoint("FILE", "The checkpoint to read, of any format, or the name of a fetched one.")]
 MappingName = Annotated[
     str | None,
     typer.Option(

@@ -20,10 +20,7 @@ _SHOWN = 20
 
 
 def parity(
-    source: Annotated[
-        Path,
-        typer.Argument(metavar="FILE", help="The torch checkpoint; with --golden, the conversion.", show_default=False),
-    ],
+    source: Annotated[Path, options.checkpoint("FILE", "The torch checkpoint; with --golden, the conversion.")],
     target: Annotated[Path | None, typer.Argument(metavar="[OUT]", help="The conversion.", show_default=False)] = None,
     mapping: options.MappingName = None,
     images: Annotated[

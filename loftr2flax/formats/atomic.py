@@ -25,11 +25,13 @@ _HEAD = 1 << 16
 class NewFile:
     """The file being written: bytes are only ever added at its end."""
 
-    def __init__(self, descriptor: int, path: Path) -> None:
+    def __init__(self, descriptor: int, path: Path, source: str) -> None:
         self._descriptor = descriptor
         self._waiting = bytearray()
         self._flusher = Flusher(descriptor)
         self.path = path
+        self.source = Path(source)
+        """Where its bytes can be read before it has its name, once they are settled."""
         self.position = 0
         """Bytes written so far."""
         self.head = bytearray()
@@ -98,7 +100,7 @@ def new_file(path: str | os.PathLike[str], *, force: bool = False) -> Iterator[N
     try:
         with _blaming(asked, "created"):
             descriptor, source = _open(target.parent, temporary)
-        file = NewFile(descriptor, asked)
+        file = NewFile(descriptor, asked, source)
         yield file
         file.settle()
         with _blaming(asked, "created"):
