@@ -10,6 +10,7 @@ import numpy as np
 from loftr2flax import dtypes
 from loftr2flax.checkpoint import Scratch
 from loftr2flax.errors import CopiesDiffer, InputError
+from loftr2flax.plan.blocks import copy_across
 from loftr2flax.plan.moves import Move, Piece, View
 
 Read = Callable[[str], np.ndarray]
@@ -48,7 +49,7 @@ def _assembled(move: Move, read: Read, scratch: Scratch | None) -> np.ndarray:
     nbytes = math.prod(shape) * dtype.itemsize
     out = np.empty(shape, dtype) if scratch is None else scratch.take(nbytes).view(dtype).reshape(shape)
     for piece in move.pieces:
-        _view(out, piece.into)[...] = _arranged(piece, read)
+        copy_across(_view(out, piece.into), _arranged(piece, read))
     return out
 
 
