@@ -28,9 +28,7 @@ _MOST_OBSTACLES = 8
 
 
 def inspect(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILE…", help="Checkpoints of any format.", show_default=False)
-    ],
+    files: Annotated[list[Path], options.checkpoint("FILE…", "Checkpoints of any format.")],
     flat: Annotated[bool, typer.Option("--flat", help="Every leaf on its own line; layers are not folded.")] = False,
     state_dict: options.StateDict = None,
     json: options.Json = False,
