@@ -265,13 +265,18 @@ class TorchLoFTR:
         return {"expectation": data["expec_f"]}
 
 
-def optimal_transport(similarity: Tensor, bin_score: Tensor, iterations: int) -> Tensor:
-    """Sinkhorn's iteration in log space with a dustbin on either side: [B, L, S] → [B, L + 1, S + 1]."""
+def optimal_transport(
+    similarity: Tensor, bin_score: Tensor, iterations: int, dustbins: tuple[int, int] | None = None
+) -> Tensor:
+    """Sinkhorn's iteration in log space with a dustbin on either side: [B, L, S] → [B, L + 1, S + 1].
+
+    ``dustbins`` is what they hold, by default S and L.
+    """
     batch, rows, columns = similarity.shape
     z = bin_score.expand(batch, rows + 1, columns + 1).clone()
     z[:, :rows, :columns] = similarity
     mass0, mass1 = z.new_ones(rows + 1), z.new_ones(columns + 1)
-    mass0[-1], mass1[-1] = columns, rows
+    mass0[-1], mass1[-1] = dustbins or (columns, rows)
     total = rows + columns
     u, v = z.new_zeros(batch, rows + 1), z.new_zeros(batch, columns + 1)
     for _ in range(iterations):

@@ -1,4 +1,4 @@
-"""The mistakes that are known to be made in LoFTR, as data, and the search for those that explain a wrong stage.
+"""The search for the known mistakes (`suspects`) that explain a wrong stage.
 
 A stage that is wrong by itself is run again in torch with one change at a time, then with several, until torch so
 changed agrees with the candidate as closely as torch in float32 agrees with itself: the same rule that judges a right
@@ -9,10 +9,7 @@ rounding does not.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -22,53 +19,11 @@ from loftr2flax.models.loftr.reference import TorchLoFTR
 from loftr2flax.parity.judge import Rounding, judge
 from loftr2flax.parity.loftr import mistakes
 from loftr2flax.parity.loftr.summation import InOrder
+from loftr2flax.parity.loftr.suspects import Setting, Suspect, suspect_of
 from loftr2flax.parity.loftr.torch_side import TorchSide
-from loftr2flax.parity.network import Trace
 from loftr2flax.parity.run import Record, Replay
 from loftr2flax.parity.subject import Explain
 from loftr2flax.parity.values import Culprit, StageRow
-
-Setting = tuple[str, Any]
-"""A field of a stage's form and its wrong value."""
-
-LAYER: Mapping[str, tuple[str, Sequence[Any]]] = {
-    "layer_norm_eps": ("LayerNorm epsilon {value:g} instead of {right:g}", (1e-6, 1e-5, 1e-7, 1e-12, 1e-3, 1e-8)),
-    "norms": ("norm placement: {value}", tuple(mistakes.NORMS)),
-    "order": ("stale features: image 1 reads image 0 as it was before this layer updated it", ("stale",)),
-    "swapped": ("projections {value} have changed places", ("qk", "kv", "qv")),
-    "heads": ("{value} attention heads instead of {right}", (1, 2, 4, 8, 16)),
-    "attention": ("{value} attention instead of {right}", ("full", "linear")),
-    "attention_eps": ("attention epsilon {value:g} instead of {right:g}", (0.0, 1e-6, 1e-8, 1e-12, 1e-3)),
-    "attends": ("{value} attention where the layer has {right}", ("self", "cross")),
-    "residual": ("the residual is not added", (False,)),
-    "concat": ("the MLP reads [message, x] instead of [x, message]", ("message, x",)),
-    "activation": ("{value} in the MLP instead of {right}", ("gelu",)),
-    "masks": ("masks are not obeyed", (False,)),
-}
-"""Of an encoder layer: field → what to say, and the values that are tried. The most usual mistakes come first."""
-
-BACKBONE: Mapping[str, tuple[str, Sequence[Any]]] = {
-    "padding": ("padding SAME instead of torch's on both sides, at stride 2", ("SAME",)),
-    "batch_norm_eps": ("BatchNorm epsilon {value:g} instead of {right:g}", (1e-5, 1e-3, 1e-6, 1e-4)),
-    "statistics": ("BatchNorm divides by the batch's statistics, not by the running ones", ("batch",)),
-    "upsampling": ("upsampling by {value} instead of {right}", ("edges", "nearest")),
-    "slope": ("leaky ReLU of slope {value:g} instead of {right:g}", (0.0, 0.1, 0.2, 0.3)),
-}
-"""Of the backbone."""
-
-POSITION: Mapping[str, tuple[str, Sequence[Any]]] = {
-    "temp_bug_fix": ("position encoding with temp_bug_fix {value} instead of {right}", (True, False)),
-    "first": ("position encoding counted from 0 instead of 1", (0,)),
-    "swapped": ("position encoding with x and y exchanged", (True,)),
-    "added": ("position encoding not added", (False,)),
-}
-"""Of the position encoding."""
-
-MATCHING: Mapping[str, tuple[str, Sequence[Any]]] = {
-    "temperature": ("temperature {value:g} instead of {right:g}", (1.0, 0.1, 0.05, 0.2)),
-    "scaled": ("features not divided by the square root of their width", (False,)),
-}
-"""Of the confidence matrix."""
 
 USUAL = ("layer_norm_eps", "norms", "order")
 """Fields that are wrong together so often that two and three of them are tried before anything else is."""
@@ -86,41 +41,14 @@ WITHIN = 4.0
 """The size of an error tells its type up to this factor; bfloat16 and float16 are 8 apart."""
 
 
-@dataclass(frozen=True)
-class Suspect:
-    """One kind of stage: its table, the values that are right, and how to run it with others.
-
-    ``run(network, settings, cast)`` gives the stage's arrays; ``cast`` rounds what matrix products read, or is None.
-    """
-
-    table: Mapping[str, tuple[str, Sequence[Any]]]
-    right: Mapping[str, Any]
-    run: Callable[[TorchLoFTR, Mapping[str, Any], mistakes.Cast | None], dict[str, np.ndarray]]
-
-    def combinations(self, rounds: Sequence[int], fields: Sequence[str] = ()) -> Iterator[tuple[Setting, ...]]:
-        """So many wrong fields at a time as each of ``rounds`` says; of ``fields`` alone, if there are any."""
-        wrong = {
-            field: [(field, value) for value in values if value != self.right.get(field)]
-            for field, (_, values) in self.table.items()
-            if field in self.right and (not fields or field in fields)
-        }
-        for count in rounds:
-            for together in itertools.combinations(wrong, count):
-                yield from itertools.product(*(wrong[field] for field in together))
-
-    def text(self, settings: Sequence[Setting]) -> str:
-        """What is wrong, for people."""
-        said = (self.table[field][0].format(value=value, right=self.right[field]) for field, value in settings)
-        return "; ".join(said)
-
-
 def explain_with(state: Mapping[str, np.ndarray], config: LoFTRConfig, coarse_only: bool) -> Explain:
     """The search, for networks of these weights; they are built when they are first needed."""
 
     networks: list[TorchLoFTR] = []
+    bin_score = float(state.get("coarse_matching.bin_score", 1.0))
 
     def explain(row: StageRow, record: Record, replay: Replay) -> Culprit | None:
-        suspect = _suspect(row.stage, config, record.given())
+        suspect = suspect_of(row.stage, config, bin_score, record.given())
         found = {judgement.array: replay.alone[judgement.array] for judgement in row.own}
         if suspect is None or not found:
             return None
@@ -225,62 +153,6 @@ def _by_size(
         return None
     evidence = f"torch with what matrix products read rounded so is as far off, up to a factor of {nearest[0]:.2f}"
     return Culprit(row.stage, f"precision: numbers go through {nearest[1]}", "computation", evidence)
-
-
-def _suspect(name: str, config: LoFTRConfig, given: Trace) -> Suspect | None:
-    if "/layers." in name:
-        return _layer_suspect(name, config, given)
-    if name == "backbone":
-        backbone = mistakes.Backbone(config.batch_norm_eps)
-        return Suspect(
-            BACKBONE,
-            vars(backbone),
-            lambda network, wrong, cast: mistakes.as_arrays(
-                mistakes.run_backbone(network, replace(backbone, **wrong), given, cast)
-            ),
-        )
-    if name == "pos_encoding":
-        right: dict[str, Any] = {"temp_bug_fix": config.temp_bug_fix, "first": 1, "swapped": False, "added": True}
-        return Suspect(POSITION, right, lambda network, wrong, cast: _encoded(network, {**right, **wrong}, given))
-    if name == "conf_matrix" and config.matching == "dual_softmax":
-        matching: dict[str, Any] = {"temperature": config.temperature, "scaled": True}
-        return Suspect(
-            MATCHING,
-            matching,
-            lambda network, wrong, cast: mistakes.as_arrays(
-                mistakes.run_matching(network, given, **{**matching, **wrong}, cast=cast or mistakes.unchanged)
-            ),
-        )
-    return None
-
-
-def _layer_suspect(name: str, config: LoFTRConfig, given: Trace) -> Suspect:
-    stage, _, number = name.partition("/layers.")
-    kinds = config.coarse_layers if stage == "loftr_coarse" else config.fine_layers
-    form = mistakes.Layer(
-        config.heads, config.attention, config.attention_eps, config.layer_norm_eps, kinds[int(number)]
-    )
-    masks = mistakes.masks_of(config, given) if stage == "loftr_coarse" else (None, None)
-    right = vars(form) | ({} if any(mask is not None for mask in masks) else {"masks": False})
-
-    def run(network: TorchLoFTR, wrong: Mapping[str, Any], cast: mistakes.Cast | None) -> dict[str, np.ndarray]:
-        layer: Any = getattr(network.module, stage)
-        features = mistakes.layer_inputs(network, name, given)
-        changed = replace(form, **wrong)
-        made = mistakes.run_layer(layer.layers[int(number)], changed, features, masks, cast or mistakes.unchanged)
-        return mistakes.as_arrays({f"{name}/{side}": made[side] for side in (0, 1)})
-
-    return Suspect(LAYER, right, run)
-
-
-def _encoded(network: TorchLoFTR, form: Mapping[str, Any], given: Trace) -> dict[str, np.ndarray]:
-    made = {}
-    for side in (0, 1):
-        features = given[f"backbone/coarse/{side}"]
-        encoding = mistakes.positions(*features.shape[1:], **form)
-        kind = np.float64 if network.dtype == torch.float64 else np.float32
-        made[f"pos_encoding/{side}"] = features.astype(kind) + encoding.astype(kind)
-    return made
 
 
 def _near(one: np.ndarray, other: np.ndarray, most: float) -> bool:

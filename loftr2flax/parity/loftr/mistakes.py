@@ -235,20 +235,6 @@ def _both_at_once(network: TorchLoFTR, given: Trace) -> dict[str, Tensor]:
     }
 
 
-def run_matching(network: TorchLoFTR, given: Trace, temperature: float, scaled: bool, cast: Cast) -> dict[str, Tensor]:
-    """The confidence matrix of a dual softmax, with another temperature or features that are not scaled."""
-    config = network.config
-    last = f"loftr_coarse/layers.{len(config.coarse_layers) - 1}"
-    first, second = (cast(torch.as_tensor(given[f"{last}/{side}"]).to(network.dtype)) for side in (0, 1))
-    width = first.shape[-1] if scaled else 1
-    similarity = torch.einsum("blc,bsc->bls", first, second) / (width * temperature)
-    mask0, mask1 = masks_of(config, given)
-    for mask, axis in ((mask0, 2), (mask1, 1)):
-        if mask is not None:
-            similarity = similarity.masked_fill(~mask.unsqueeze(axis), MASKED)
-    return {"conf_matrix": similarity.softmax(1) * similarity.softmax(2)}
-
-
 def masks_of(config: LoFTRConfig, given: Trace) -> tuple[Tensor | None, Tensor | None]:
     """Masks of coarse cells, [B, L] and [B, S]."""
     stride = config.resolution[0]
