@@ -19,6 +19,7 @@ from program import Outcome
 
 from loftr2flax import diff_checkpoints
 from loftr2flax.checkpoint import LeafInfo
+from loftr2flax.compare.pairing import common_prefix
 from loftr2flax.compare.values import KINDS, CheckpointDiff, Finding
 from loftr2flax.errors import UsageError
 from loftr2flax.formats.writer import open_writer
@@ -263,7 +264,11 @@ class TestCasts:
 
     def test_nan_stays_nan(self, diff: Diff) -> None:
         left = {"w": np.array([0.1, 0.2, 0.3, 0.4, np.nan], np.float32)}
-        assert the_one(diff(left, {"w": left["w"].astype(ml_dtypes.bfloat16)})).kind == "cast"
+        right = {"w": left["w"].astype(ml_dtypes.bfloat16)}
+        right["w"][4] = -right["w"][4]  # a NaN of other bits
+        assert the_one(diff(left, right)).kind == "cast"
+        right["w"][3], right["w"][4] = right["w"][4], right["w"][3]
+        assert the_one(diff(left, right)).kind == "changed"
 
 
 class TestTolerance:
@@ -321,6 +326,13 @@ class TestLayouts:
         assert (found.kind, found.reason) == ("layout", "the same bytes, reshaped: (6, 4) → (4, 6)")
         assert the_one(diff({"w": left}, {"w": left.reshape(-1)})).layout == "reshaped"
 
+    def test_two_numbers_that_changed_places_are_no_layout(self, diff: Diff) -> None:
+        """In the last of several portions of a large leaf, where no probe looks."""
+        left = normal(700, 600)
+        right = left.T.copy()
+        right[599, [3, 5]] = right[599, [5, 3]]
+        assert the_one(diff({"w": left}, {"w": right})).reason.endswith(", the same numbers in another order")
+
     def test_one_number_off_is_no_layout(self, diff: Diff) -> None:
         left = normal(6, 4)
         right = left.T.copy()
@@ -377,6 +389,17 @@ class TestNames:
         found = diff({"a.bias": np.zeros(4)}, {"b.shift": np.zeros(4)})
         assert found.counts == {"removed": 1, "added": 1}
         assert diff({"a.bias": np.zeros(4)}, {"b.bias": np.zeros(4)}).counts == {"renamed": 1}
+
+    def test_the_same_numbers_in_disorder_are_no_rename(self, diff: Diff) -> None:
+        left = normal(40, 30)
+        right = np.random.default_rng(5).permutation(left.reshape(-1)).reshape(left.shape)
+        assert diff({"old.w": left}, {"new.w": right}).counts == {"removed": 1, "added": 1}
+
+    def test_a_prefix_that_goes_both_ways_is_none(self) -> None:
+        assert common_prefix(["p.x", "y"], ["x", "p.y"]) == ("", "")
+        assert common_prefix(["p.x", "p.y", "z"], ["x", "y", "w"]) == ("p.", "")
+        assert common_prefix(["x", "y", "w"], ["q/p.x", "q/p.y"]) == ("", "q/p.")
+        assert common_prefix(["p.x", "a", "b", "c"], ["x", "d", "e", "f"]) == ("", "")
 
     def test_a_guess_is_called_one(self, diff: Diff) -> None:
         left = {f"old{n}.w": normal(8, 6, seed=n) for n in range(3)}

@@ -42,6 +42,8 @@ def test_tied_strided_and_offset_tensors(tmp_path: Path, zipped: bool) -> None:
         "base": base, "turned": base.T, "late": base[2:], "column": base[:, 3], "tied": base,
         "wide": base[:1].expand(4, 12), "none": torch.empty(0, 3), "one": torch.tensor(7.5),
     }  # fmt: skip
+    turning = torch.complex(base, base + 1)
+    state |= {"conjugate": turning.conj(), "negative": turning.conj().imag}
     torch.save(state, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
     with open_checkpoint(tmp_path / "a.pt") as checkpoint:
         agrees(checkpoint, 5)
@@ -77,6 +79,16 @@ def test_damage_is_told_once_the_blocks_have_ended(tmp_path: Path, ending: str) 
     path.write_bytes(data)
     with open_checkpoint(path) as checkpoint, pytest.raises(CorruptFile, match="fails its check"):
         list(leaf_blocks(checkpoint, "w", 64))
+
+
+def test_damage_beside_a_part_of_a_storage_is_told(tmp_path: Path) -> None:
+    values = torch.arange(4096, dtype=torch.float32)
+    torch.save({"w": values[:100]}, tmp_path / "a.pt")
+    data = bytearray((tmp_path / "a.pt").read_bytes())
+    data[data.index(values[3000:3010].numpy().tobytes())] ^= 1
+    (tmp_path / "a.pt").write_bytes(data)
+    with open_checkpoint(tmp_path / "a.pt") as checkpoint, pytest.raises(CorruptFile, match="fails its check"):
+        next(leaf_blocks(checkpoint, "w", 64))
 
 
 def test_a_refused_leaf_is_refused(tmp_path: Path) -> None:
