@@ -43,7 +43,7 @@ def test_tied_strided_and_offset_tensors(tmp_path: Path, zipped: bool) -> None:
         "wide": base[:1].expand(4, 12), "none": torch.empty(0, 3), "one": torch.tensor(7.5),
     }  # fmt: skip
     turning = torch.complex(base, base + 1)
-    state |= {"conjugate": turning.conj(), "negative": turning.conj().imag}
+    state |= {"conjugate": turning.conj(), "negative": turning.clone().conj().imag}
     torch.save(state, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
     with open_checkpoint(tmp_path / "a.pt") as checkpoint:
         agrees(checkpoint, 5)
