@@ -124,7 +124,7 @@ class Reader:
         """The key–value pairs of a YAML mapping; equal keys are a fault, and the first one counts."""
         if not isinstance(node, yaml.MappingNode):
             if not (isinstance(node, yaml.ScalarNode) and node.tag == f"{_TAG}null"):
-                self.faults.add(self.place(node), f"{what} is a list of `name: value` lines, not {_form(node)}")
+                self.faults.add(self.place(node), f"{what} holds `name: value` lines, not {_form(node)}")
             return []
         seen: dict[str, Place] = {}
         pairs: list[tuple[Scalar, yaml.Node]] = []
