@@ -89,8 +89,8 @@ def check(
         if number:
             emit()
         _show_checked(mapping, plan, file)
-    for error in refused:
-        complain(error.message, error.hint)
+    for fault in refused:
+        complain(fault.message, fault.hint)
     if refused:
         raise typer.Exit(refused[0].exit_code)
 
@@ -150,6 +150,19 @@ def _show_blind(plan: Plan, file: Path | None) -> None:
     for move in plan.blind:
         alike.setdefault(move.blind, []).append(move.leaf)
     table([(f"  {label}", ", ".join(pairs)) for pairs, names in alike.items() for label in fold(names)])
+
+
+@app.command("schema")
+def schema(json: options.Json = False, quiet: options.Quiet = False) -> None:
+    """The JSON Schema of mapping files, by which editors complete and check them."""
+    from json import dumps
+
+    from loftr2flax.mapping.schema import mapping_schema
+
+    if json:
+        emit_json("mapping.schema", {"json_schema": mapping_schema()})
+    else:
+        emit(dumps(mapping_schema(), indent=2))
 
 
 @app.command("explain")

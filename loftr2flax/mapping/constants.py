@@ -11,6 +11,8 @@ from loftr2flax import dtypes
 from loftr2flax.mapping.nodes import Reader, Scalar, nearest
 from loftr2flax.mapping.rules import Constant
 
+CONSTANT = ("value", "dtype")
+"""The words of a number that is spelled out."""
 _WORDS = {"true": True, "false": False}
 
 
@@ -24,9 +26,9 @@ def read_constant(reader: Reader, node: yaml.Node, word: str) -> Constant | None
     value: Any = reader.plain(node)
     place = reader.place(node)
     if isinstance(value, dict):
-        unknown = next((key for key in value if key not in ("value", "dtype")), None)
+        unknown = next((key for key in value if key not in CONSTANT), None)
         if unknown is not None:
-            known = nearest(unknown, ("value", "dtype"))
+            known = nearest(unknown, CONSTANT)
             reader.faults.add(
                 place, f"unknown word {unknown!r} beside a number", known or "write {value: 0, dtype: int32}"
             )

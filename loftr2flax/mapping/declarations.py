@@ -14,10 +14,14 @@ from loftr2flax.mapping.rules import Index, Size
 
 MOST_VALUES = 10_000
 """A closed index has at most so many values; a longer range is an open one."""
+SOURCE = ("at", "aliases")
+TARGET = ("tree",)
+"""The words below `source:` and `target:`."""
 TREES = ("params", "variables")
-_RANGE = re.compile(r"([0-9]{1,9})\.\.([0-9]{1,9})?")
-_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
-_NO_SEGMENT = re.compile(r"[\s./{}\[\]]|^$")
+RANGE = re.compile(r"([0-9]{1,9})\.\.([0-9]{1,9})?")
+NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
+SEGMENT = re.compile(r"[^\s./{}\[\]]+")
+"""One part of a name, without an index in it."""
 
 
 def read_index(reader: Reader, name: Scalar, node: yaml.Node, *, tied: bool) -> Index | None:
@@ -28,7 +32,7 @@ def read_index(reader: Reader, name: Scalar, node: yaml.Node, *, tied: bool) -> 
         reader.faults.add(name.place, f"{name.text!r} cannot name an index")
         return None
     if isinstance(node, yaml.ScalarNode):
-        found = _RANGE.fullmatch(node.value)
+        found = RANGE.fullmatch(node.value)
         start, end = (int(found[1]), int(found[2] or -1)) if found else (0, -1)
         if not found:
             hint = "write a range (0.. or 0..7) or a list ([q, k, v])"
@@ -49,14 +53,14 @@ def read_index(reader: Reader, name: Scalar, node: yaml.Node, *, tied: bool) -> 
 
 
 def _value(reader: Reader, name: Scalar, item: Scalar) -> IndexValue:
-    if _NO_SEGMENT.search(item.text):
+    if not SEGMENT.fullmatch(item.text):
         reader.faults.add(item.place, f"{item.text!r}, a value of index {name.text}, is no part of one name segment")
     return as_value(item.text)
 
 
 def as_value(text: str) -> IndexValue:
     """A number where the text is one as names spell it (``7``, not ``07``), else the text."""
-    return int(text) if _NUMBER.fullmatch(text) else text
+    return int(text) if NUMBER.fullmatch(text) else text
 
 
 def read_size(reader: Reader, name: Scalar, node: yaml.Node) -> Size:
@@ -71,7 +75,7 @@ def read_size(reader: Reader, name: Scalar, node: yaml.Node) -> Size:
 
 def _size(reader: Reader, what: str, node: yaml.Node) -> int:
     text = node.value if isinstance(node, yaml.ScalarNode) else ""
-    if not _NUMBER.fullmatch(text) or text == "0":
+    if not NUMBER.fullmatch(text) or text == "0":
         shown = repr(text) if isinstance(node, yaml.ScalarNode) else "a list" if node.value else "empty"
         hint = "write a positive number, or a table {query: 8, key: 2}"
         reader.faults.add(reader.place(node), f"size {what} is {shown}", hint)
@@ -85,7 +89,7 @@ def read_at(reader: Reader, node: yaml.Node) -> tuple[str, ...]:
     if text is None or not text.text:
         return ()
     segments = tuple(text.text.split("."))
-    if any(_NO_SEGMENT.search(segment) for segment in segments):
+    if not all(SEGMENT.fullmatch(segment) for segment in segments):
         reader.faults.add(text.place, f"`at` is {text.text!r}", "write whole name segments: matcher.loftr_coarse")
         return ()
     return segments
@@ -99,7 +103,7 @@ def read_aliases(reader: Reader, node: yaml.Node) -> dict[str, str]:
         text = reader.scalar(value, f"alias {key.text}")
         if text is None:
             continue
-        if _NO_SEGMENT.search(key.text) or _NO_SEGMENT.search(text.text):
+        if not (SEGMENT.fullmatch(key.text) and SEGMENT.fullmatch(text.text)):
             reader.faults.add(key.place, f"alias {key.text!r} is not one whole name segment for another")
             continue
         aliases[key.text], places[key.text] = text.text, key.place
@@ -125,7 +129,7 @@ def read_tree(reader: Reader, node: yaml.Node) -> str:
     tree = TREES[0]
     for key, value in reader.entries(node, "`target:`"):
         if key.text != "tree":
-            reader.faults.add(key.place, f"`target:` has no {key.text!r}", nearest(key.text, ("tree",)))
+            reader.faults.add(key.place, f"`target:` has no {key.text!r}", nearest(key.text, TARGET))
             continue
         text = reader.scalar(value, "`tree`")
         if text and text.text not in TREES:

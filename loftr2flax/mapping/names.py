@@ -16,7 +16,7 @@ Bindings = Mapping[str, IndexValue]
 
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
 """What an index can be called."""
-_TERM = re.compile(
+TERM = re.compile(
     r" *(?:(N) *\* *(I)|(I) *\* *(N)|(I)|(N)) *".replace("N", "[0-9]{1,9}").replace("I", IDENTIFIER.pattern)
 )
 
@@ -150,7 +150,7 @@ def _hole(text: str, offset: int) -> Hole:
     constant = 0
     position, sign = 0, 1
     while True:
-        found = _TERM.match(text, position)
+        found = TERM.match(text, position)
         if not found:
             raise NameSyntaxError(f"'{{{text}}}' is not an index, nor a sum such as {{2*j+k}}", offset)
         left, name1, name2, right, name3, number = found.groups()

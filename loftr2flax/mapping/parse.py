@@ -15,16 +15,19 @@ import yaml
 from loftr2flax.errors import EnvironmentFault, Place
 from loftr2flax.mapping.blocks import BLOCKS, Blocks
 from loftr2flax.mapping.check import check_rules
-from loftr2flax.mapping.declarations import read_aliases, read_at, read_facts, read_index, read_size, read_tree
+from loftr2flax.mapping.declarations import SOURCE, read_aliases, read_at, read_facts, read_index, read_size, read_tree
 from loftr2flax.mapping.kinds import read_kinds, shipped_kinds
 from loftr2flax.mapping.nodes import MAX_BYTES, Faults, Reader, Scalar, nearest, words_below
 from loftr2flax.mapping.overlaps import check_choices, check_overlaps
 from loftr2flax.mapping.rules import Index, Size, TensorMapping
 from loftr2flax.mapping.shipped import find_mapping, is_shipped
 
-_DECLARATIONS = ("mapping", "about", "source", "target", "facts", "index", "tied", "let", "kinds")
-_HEADINGS = (*_DECLARATIONS, *BLOCKS, "optional", "alternatives")
-_NAME = re.compile(r"[A-Za-z0-9_.-]+(/[0-9A-Za-z_.-]+)?")
+DECLARATIONS = ("mapping", "about", "source", "target", "facts", "index", "tied", "let", "kinds")
+"""What a file says before its lines."""
+GROUPS = ("optional", "alternatives")
+HEADINGS = (*DECLARATIONS, *BLOCKS, *GROUPS)
+"""Every word of the language that begins at the left margin; the names of kinds come in addition."""
+NAME = re.compile(r"[A-Za-z0-9_.-]+(/[0-9A-Za-z_.-]+)?")
 
 
 def load_mapping(name_or_path: str | os.PathLike[str]) -> TensorMapping:
@@ -103,10 +106,10 @@ class _Draft:
             self.reader.faults.add(Place(self.reader.file, 1, 1), "no `mapping: name/version` line")
         if "target" in found:  # the lines rest on these two, wherever in the file they stand
             self.tree = read_tree(self.reader, found["target"])
-        own = read_kinds(self.reader, found["kinds"], _HEADINGS) if "kinds" in found else {}
-        self.blocks = Blocks(self.reader, {**shipped_kinds(), **own}, self.tree, _HEADINGS)
+        own = read_kinds(self.reader, found["kinds"], HEADINGS) if "kinds" in found else {}
+        self.blocks = Blocks(self.reader, {**shipped_kinds(), **own}, self.tree, HEADINGS)
         for key, value in entries:
-            if key.text in _DECLARATIONS:
+            if key.text in DECLARATIONS:
                 self._declaration(key, value)
             else:
                 self.lines.append(value)
@@ -146,7 +149,7 @@ class _Draft:
 
     def _title(self, node: yaml.Node) -> None:
         text = self.reader.scalar(node, "`mapping`")
-        if text and not _NAME.fullmatch(text.text):
+        if text and not NAME.fullmatch(text.text):
             self.reader.faults.add(text.place, f"{text.text!r} is not a name such as loftr_coarse/1")
         self.name = text.text if text else ""
 
@@ -157,7 +160,7 @@ class _Draft:
             elif key.text == "aliases":
                 self.aliases = read_aliases(self.reader, value)
             else:
-                hint = nearest(key.text, ("at", "aliases"))
+                hint = nearest(key.text, SOURCE)
                 self.reader.faults.add(key.place, f"`source:` has no {key.text!r}", hint)
 
     def _index(self, name: Scalar, node: yaml.Node, *, tied: bool) -> None:
@@ -170,5 +173,5 @@ class _Draft:
 
 def words() -> Iterator[str]:
     """Every heading that a mapping file may have, kinds included; the manual must speak of each."""
-    yield from _HEADINGS
+    yield from HEADINGS
     yield from shipped_kinds()
