@@ -396,7 +396,7 @@ class TestNames:
         assert diff({"old.w": left}, {"new.w": right}).counts == {"removed": 1, "added": 1}
 
     def test_a_prefix_that_goes_both_ways_is_none(self) -> None:
-        assert common_prefix(["p.x", "y"], ["x", "p.y"]) == ("", "")
+        assert common_prefix(["p.x"], ["x", "p.p.x"]) == ("", "")
         assert common_prefix(["p.x", "p.y", "z"], ["x", "y", "w"]) == ("p.", "")
         assert common_prefix(["x", "y", "w"], ["q/p.x", "q/p.y"]) == ("", "q/p.")
         assert common_prefix(["p.x", "a", "b", "c"], ["x", "d", "e", "f"]) == ("", "")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from loftr2flax.cli import diff_page, options
+from loftr2flax.cli import options
 from loftr2flax.cli.output import emit_json, progress_bar, say
 from loftr2flax.errors import UsageError
 
@@ -67,6 +67,7 @@ def diff(
     quiet: options.Quiet = False,
 ) -> None:
     """Compare two checkpoints of any format or framework, leaf by leaf and bit for bit."""
+    from loftr2flax.cli import diff_page
     from loftr2flax.compare.diff import diff_checkpoints
     from loftr2flax.compare.values import DIFFERENT
 

@@ -81,10 +81,8 @@ def _numbers(finding: Finding) -> int:
     """How many numbers a difference is about."""
     if finding.measures:
         return finding.measures.changed
-    if finding.kind in ("renamed", "layout"):
-        return 0 if finding.kind == "renamed" else math.prod(finding.left.shape if finding.left else ())
     seen = finding.right or finding.left
-    return math.prod(seen.shape) if seen else 0
+    return math.prod(seen.shape) if seen and finding.kind != "renamed" else 0
 
 
 def _rows(found: CheckpointDiff, limit: int) -> list[Row]:
