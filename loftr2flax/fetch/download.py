@@ -12,11 +12,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from loftr2flax.errors import LimitExceeded
-from loftr2flax.extras import needed
-from loftr2flax.fetch.http import ELSEWHERE, Broken, NotThere, Unavailable, answer, blaming
+from loftr2flax.fetch.http import ELSEWHERE, Broken, NotThere, Unavailable, answer, blaming, opened
 from loftr2flax.fetch.urls import shown
 from loftr2flax.formats.atomic import NewFile
-from loftr2flax.version import VERSION
 
 if TYPE_CHECKING:
     import requests
@@ -142,10 +140,7 @@ def download(
       Unavailable, NotThere, LimitExceeded: it cannot be had.
       EnvironmentFault: requests is not installed, or the disk is full.
     """
-    with needed("fetching", "fetch", "requests", "urllib3"):
-        import requests
-    with requests.Session() as session:
-        session.headers["User-Agent"] = f"loftr2flax/{VERSION}"
+    with opened() as session:
         while True:
             try:
                 return receiver.receive(session, url, terms, progress)

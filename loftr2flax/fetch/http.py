@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from urllib.parse import urljoin
 
 from loftr2flax.errors import EnvironmentFault, Loftr2FlaxError, MissingInput
+from loftr2flax.extras import needed
 from loftr2flax.fetch.urls import shown
+from loftr2flax.version import VERSION
 
 if TYPE_CHECKING:
     import requests
@@ -31,6 +34,22 @@ class Broken(Exception):
 
 
 @contextmanager
+def opened() -> Iterator[requests.Session]:
+    """A session for `answer`, which looks after redirects itself: the library would read all of a redirect's body.
+
+    Raises:
+      EnvironmentFault: requests is not installed.
+    """
+    with needed("fetching", "fetch", "requests", "urllib3"):
+        import requests
+
+    with requests.Session() as session:
+        session.headers["User-Agent"] = f"loftr2flax/{VERSION}"
+        session.get_redirect_target = lambda resp: None  # type: ignore[method-assign]
+        yield session
+
+
+@contextmanager
 def answer(session: requests.Session, url: str, headers: dict[str, str], timeout: float) -> Iterator[requests.Response]:
     """The answer at the end of the redirects, its body not yet read."""
     import requests
@@ -38,14 +57,14 @@ def answer(session: requests.Session, url: str, headers: dict[str, str], timeout
     at = url
     for _ in range(_REDIRECTS + 1):
         got = session.get(at, headers=headers, timeout=timeout, stream=True, allow_redirects=False)
-        if got.next is None:
+        if not got.is_redirect:
             try:
                 yield got
             finally:
                 got.close()
             return
         got.close()
-        leads_to = got.next.url or ""
+        leads_to = urljoin(at, got.headers["Location"])
         if not leads_to.startswith("https://" if at.startswith("https://") else ("https://", "http://")):
             raise Unavailable(
                 f"{shown(url)}: leads to {shown(leads_to)}, which is less safe", f"use another source, {ELSEWHERE}"

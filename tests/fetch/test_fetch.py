@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from program import Outcome, words_of
+from schemas import validated
 from website import Website, cut, redirect, stalling, status, whole
 
 Run = Callable[..., Outcome]
@@ -65,7 +66,7 @@ def test_a_name_is_fetched_once_and_then_read_by_every_verb(
 
 def test_json_says_what_is_where(fetch: Run, site: Website, data: bytes, cache: Path) -> None:
     site.pages["/a.ckpt"] = whole(data)
-    found = fetch("--json").json
+    found = validated(fetch("--json").json)
     assert found == {
         "schema": "loftr2flax.fetch/1",
         "name": "outdoor_ds",
@@ -110,7 +111,7 @@ def test_the_list(call: Run, fetch: Run, site: Website, data: bytes, cache: Path
         [f"{site.url}/b.ckpt", "yes"],
     ]
     assert sha256(data)[:16] in lines[0]
-    listed = call("fetch", "--list", "--json").json
+    listed = validated(call("fetch", "--list", "--json").json)
     assert listed["schema"] == "loftr2flax.fetch.list/1"
     assert [(c["name"], c["cached"], c["bytes"]) for c in listed["checkpoints"][:2]] == [
         ("outdoor_ds", True, len(data)),
@@ -300,6 +301,16 @@ class TestConnections:
         done = fetch("--again")
         assert (done.code, "more than 10 other addresses" in done.error) == (4, True)
 
+    def test_a_redirect_whose_body_never_ends(self, fetch: Run, site: Website, data: bytes) -> None:
+        def page(handler):
+            handler.send_response(302)
+            handler.send_header("Location", "/b")
+            handler.end_headers()
+            site.pages["/stalls"](handler)
+
+        site.pages |= {"/a.ckpt": page, "/b": whole(data), "/stalls": stalling(bytes(1 << 20), 1 << 20)}
+        assert fetch("--timeout", "1", "--retries", "0").code == 0
+
     @pytest.mark.parametrize("target", ["ftp://127.0.0.1/a", "file:///etc/passwd"])
     def test_redirects_to_other_schemes(self, fetch: Run, site: Website, target: str) -> None:
         site.pages["/a.ckpt"] = redirect(target)
@@ -363,7 +374,8 @@ class TestContent:
         site.pages["/a.ckpt"] = whole(data, length=length)
         done = fetch("--max-bytes", "100000")
         assert done.code == 3
-        assert "the limit is 100,000" in done.error
+        told = f"{len(data):,} bytes" if length else "more than 100,000 bytes"
+        assert done.error == f"{site.url}/a.ckpt: has {told}, the limit is 100,000"
         assert kept(cache) == []
         assert fetch("--max-bytes", len(data)).code == 0
 

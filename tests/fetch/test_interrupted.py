@@ -16,7 +16,7 @@ import requests
 import urllib3
 from website import Website, stalling, whole
 
-from loftr2flax.fetch.http import Unavailable, answer
+from loftr2flax.fetch.http import Unavailable, answer, opened
 
 
 def begun(site: Website, *words: str) -> subprocess.Popen[str]:
@@ -87,8 +87,8 @@ class _Leads(requests.adapters.BaseAdapter):
 
 
 def test_https_never_leads_to_http() -> None:
-    session = requests.Session()
-    session.mount("https://", _Leads())
-    with pytest.raises(Unavailable) as refused, answer(session, "https://host.invalid/a?key=secret", {}, 1.0):
-        pass
+    with opened() as session:
+        session.mount("https://", _Leads())
+        with pytest.raises(Unavailable) as refused, answer(session, "https://host.invalid/a?key=secret", {}, 1.0):
+            pass
     assert refused.value.message == "https://host.invalid/a: leads to http://127.0.0.1/a, which is less safe"
