@@ -171,6 +171,17 @@ class TestValues:
         assert found.max_abs is not None  # more than float64 holds
         assert "inf" not in json.dumps([found.rel_l2, found.cosine], allow_nan=True).lower()
 
+    def test_beyond_the_range_of_float64(self, call: Run, tmp_path: Path) -> None:
+        big = np.finfo(np.float64).max
+        for name, sign in (("a", 1), ("b", -1)):
+            save(tmp_path / f"{name}.npz", {"w": np.array([sign * big, 1]), "c": np.array([big * (1 + sign * 1j), 1])})
+        done = call("diff", "a.npz", "b.npz", "--json", "--tolerance", "0.5")
+        assert done.code == 1
+        findings = json.loads(done.out, parse_constant=pytest.fail)["findings"]
+        assert [(f["kind"], f["measures"]["max_abs"], f["measures"]["rel_l2"]) for f in findings] == 2 * [
+            ("changed", None, None)
+        ]
+
     def test_permuted_with_equal_mean_and_deviation(self, call: Run, tmp_path: Path) -> None:
         left = normal(40, 30)
         right = np.random.default_rng(5).permutation(left.reshape(-1)).reshape(left.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -153,12 +154,17 @@ def _measures(m: Measures | None) -> dict[str, Any] | None:
         "changed": m.changed,
         "share": m.share,
         "one_sided": m.one_sided,
-        "max_abs": m.max_abs,
+        "max_abs": _finite(m.max_abs),
         "index": None if m.index is None else list(m.index),
         "left": m.left,
         "right": m.right,
-        "rel_l2": m.rel_l2,
+        "rel_l2": _finite(m.rel_l2),
         "cosine": m.cosine,
         "max_ulp": m.max_ulp,
-        "scale": m.scale,
+        "scale": _finite(m.scale),
     }
+
+
+def _finite(number: float | None) -> float | None:
+    """JSON has no infinity: a difference beyond the range of float64 is null."""
+    return number if number is not None and math.isfinite(number) else None
