@@ -517,3 +517,38 @@ def test_a_choice_that_one_shipped_mapping_knows_needs_no_mapping_named(
     assert "--choose j=0" in done.hint
     assert call("convert", "tuned.npz", "--reverse", "-o", "b.pt", "--choose", "j=0").code == 0
     assert call("convert", "tuned.npz", "--reverse", "-o", "c.pt", "--choose", "k=0").code == 2
+
+
+class TestShards:
+    def test_there_and_back(self, call: Run, sample: Path, tmp_path: Path) -> None:
+        done = call("convert", sample, "-o", "out.safetensors", "--max-shard-size", "100KB", "--json")
+        assert done.code == 0
+        index = tmp_path / "out.safetensors.index.json"
+        shards = sorted(tmp_path.glob("out-*.safetensors"))
+        assert len(shards) == 2
+        assert done.json["output"] == "out.safetensors.index.json"
+        assert done.json["output_bytes"] == sum(path.stat().st_size for path in (index, *shards))
+        assert call("verify", "weights", sample, index).code == 0
+        assert call("convert", index, "--reverse", "-o", "back.ckpt").code == 0
+        assert_same_state(torch_state(tmp_path / "back.ckpt"), torch_state(sample))
+
+    def test_the_way_back_in_shards(self, call: Run, sample: Path, tmp_path: Path) -> None:
+        call("convert", sample, "-o", "out.npz")
+        done = call("convert", "out.npz", "--reverse", "-o", "back.safetensors", "--max-shard-size", "0.1MB")
+        assert done.code == 2  # a whole number
+        done = call("convert", "out.npz", "--reverse", "-o", "back.safetensors", "--max-shard-size", "100KiB")
+        assert done.code == 0
+        assert "wrote back.safetensors.index.json and " in done.err
+        back = {}
+        for shard in tmp_path.glob("back-*.safetensors"):
+            back |= safetensors.torch.load_file(shard)
+        state = torch_state(sample)
+        assert back.keys() == state.keys()
+        assert all(torch.equal(back[key], tensor) for key, tensor in state.items())
+
+    @pytest.mark.parametrize("size", ["0", "-1MB", "MB", "3 apples", "1e6", "5ib"])
+    def test_what_is_no_size(self, call: Run, sample: Path, tmp_path: Path, size: str) -> None:
+        done = call("convert", sample, "-o", "out.safetensors", f"--max-shard-size={size}")
+        assert done.code == 2
+        assert done.error == f"--max-shard-size {size}: not a size"
+        assert folder_of(tmp_path) == ["sample.ckpt"]

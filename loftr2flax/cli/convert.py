@@ -55,6 +55,10 @@ Facts = Annotated[
         "--fact", metavar="NAME=VALUE", help="What the weights cannot show, where this file differs, e.g. heads=1."
     ),
 ]
+MaxShardSize = Annotated[
+    str | None,
+    typer.Option("--max-shard-size", metavar="SIZE", help="Several safetensors files and an index, e.g. 2GB, 500MiB."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")]
 
 
@@ -72,6 +76,7 @@ def convert(
     reverse: Reverse = False,
     choose: Choose = None,
     allow_loss: AllowLoss = False,
+    max_shard_size: MaxShardSize = None,
     force: Force = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -95,6 +100,7 @@ def convert(
         force=force,
         choose=options.parse_choices(choose or []),
         allow_loss=allow_loss,
+        max_shard_size=options.parse_size("--max-shard-size", max_shard_size),
     )
     try:
         with prepared(source, out, order, digest) as job:
@@ -149,13 +155,15 @@ def _introduce(result: Conversion) -> None:
 
 def _conclude(result: Conversion, json: bool) -> None:
     assert result.output is not None
-    nbytes = result.output.stat().st_size
+    nbytes = sum(path.stat().st_size for path in result.files)
     if json:
         emit_json("convert", _describe(result, nbytes))
         return
     count = len(result.plan.moves)
     counted = leaves(count) if result.plan.direction == "forward" else plural(count, "tensor")
-    say(f"wrote {result.output}: {counted}, {size_text(nbytes)}, {result.plan.mapping.name}, {_fidelity(result)}")
+    shards = f" and {plural(len(result.files) - 1, 'shard')}" if len(result.files) > 1 else ""
+    made = f"{counted}, {size_text(nbytes)}, {result.plan.mapping.name}, {_fidelity(result)}"
+    say(f"wrote {result.output}{shards}: {made}")
 
 
 def _show_plan(result: Conversion, json: bool) -> None:

@@ -71,6 +71,28 @@ def parse_choices(texts: list[str]) -> dict[str, IndexValue]:
     return {name: int(value) if value.isdecimal() else value for name, value in pairs}
 
 
+_UNITS: dict[str, int] = {"": 1, "B": 1} | {
+    prefix + unit: base**power
+    for power, prefix in enumerate("KMGT", start=1)
+    for unit, base in (("B", 1000), ("iB", 1024))
+}
+
+
+def parse_size(option: str, text: str | None) -> int | None:
+    """``"500MB"``, ``"2GiB"`` or ``"4096"`` → bytes; None where the option was not given.
+
+    Raises:
+      UsageError: it is not a whole number above zero and a unit.
+    """
+    if text is None:
+        return None
+    digits = text.rstrip("".join(_UNITS) + " ")
+    unit = _UNITS.get(text[len(digits) :].strip())
+    if not digits.isdecimal() or unit is None or int(digits) == 0:
+        raise UsageError(f"{option} {text}: not a size", f"a whole number and a unit, such as `{option} 2GB` or 500MiB")
+    return int(digits) * unit
+
+
 def _pair(option: str, text: str, example: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not (name and equals and value):

@@ -20,7 +20,7 @@ from loftr2flax.errors import MappingMismatch, UsageError
 from loftr2flax.filehash import FileHash
 from loftr2flax.folding import fold_line
 from loftr2flax.formats import open_checkpoint
-from loftr2flax.formats.writer import format_of, open_writer
+from loftr2flax.formats.writer import format_of, open_writer, written_files
 from loftr2flax.mapping import Direction, TensorMapping, load_mapping, shipped_names
 from loftr2flax.plan import Plan, Wishes, build_plan
 
@@ -88,11 +88,13 @@ class Job(NamedTuple):
 
     def conversion(self, *, written: bool) -> Conversion:
         """The value that describes it."""
-        plan, contents = self.plan, self.source.contents
+        plan, contents, most = self.plan, self.source.contents, self.order.max_shard_size
+        files = written_files(self.output, self.format, plan.infos, most) if self.output is not None else ()
         return Conversion(
-            self.source.path, self.output, self.format, plan, self.found, self.container, contents.containers,
+            self.source.path, files[0] if files else None, self.format, plan, self.found, self.container,
+            contents.containers,
             len(kept_names(self.plan, self.source)) if plan.direction == "forward" else 0,
-            (*contents.notes, *self._notes()), sum(info.nbytes for info in plan.infos.values()), written,
+            (*contents.notes, *self._notes()), sum(info.nbytes for info in plan.infos.values()), written, files,
         )  # fmt: skip
 
     def write(self, progress: Progress | None = None) -> None:
@@ -103,8 +105,10 @@ class Job(NamedTuple):
         infos = self.plan.infos
         total, done = sum(info.nbytes for info in infos.values()), 0
         moves = {move.leaf: move for move in self.plan.moves}
-        force, container = self.order.force, self.container
-        writer = open_writer(self.output, self.format, infos, self._record, force=force, container=container)
+        force, most = self.order.force, self.order.max_shard_size
+        writer = open_writer(
+            self.output, self.format, infos, self._record, force=force, container=self.container, most=most
+        )
         with writer as file, closing(stream([moves[name] for name in file.order], self.source)) as made:
             for move, array in made:
                 file.write(move.leaf, array)

@@ -33,6 +33,7 @@ class Order:
       choose: the one value to take of a tied index whose copies differ.
       allow_loss: accept that values without a place on the other side are lost: changed `fill` leaves, and large
         dropped tensors that are not what the mapping says.
+      max_shard_size: the bytes of leaves that one file may hold (safetensors); None for one file.
     """
 
     mapping: str | os.PathLike[str] | TensorMapping | None = None
@@ -45,13 +46,14 @@ class Order:
     force: bool = False
     choose: Mapping[str, IndexValue] = field(default_factory=dict)
     allow_loss: bool = False
+    max_shard_size: int | None = None
 
 
 class Conversion(NamedTuple):
     """A conversion that is planned, or done.
 
     Attributes:
-      source, output: the files; ``output`` is None for a plan without one.
+      source, output: the files; ``output`` is None for a plan without one, and the index of an output in shards.
       format: the output's format.
       plan: what moves where.
       found: whether the mapping was found, not given.
@@ -61,6 +63,7 @@ class Conversion(NamedTuple):
       notes: things to tell, each one line.
       nbytes: bytes of the leaves in all.
       written: whether the output exists now.
+      files: the output's files: itself, and its shards if any.
     """
 
     source: Path
@@ -74,6 +77,7 @@ class Conversion(NamedTuple):
     notes: tuple[str, ...]
     nbytes: int
     written: bool
+    files: tuple[Path, ...] = ()
 
     def __repr__(self) -> str:
         state = "written to" if self.written else "planned for"

@@ -63,7 +63,7 @@ def _header(infos: Mapping[str, LeafInfo], order: tuple[str, ...], provenance: M
     for name in order:
         offsets[name] = [at, at + infos[name].nbytes]
         at += infos[name].nbytes
-    header: dict[str, Any] = {METADATA: {KEY: to_json(provenance)}}
+    header: dict[str, Any] = {METADATA: {KEY: to_json(provenance)}} if provenance else {}
     for name, info in infos.items():
         header[name] = {"dtype": _CODES[info.dtype], "shape": list(info.shape), "data_offsets": offsets[name]}
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()

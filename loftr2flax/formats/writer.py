@@ -21,6 +21,7 @@ from loftr2flax.formats.atomic import NewFile, new_file
 from loftr2flax.formats.leaf_bytes import little_endian_bytes
 from loftr2flax.formats.msgpack_writer import MsgpackEncoder
 from loftr2flax.formats.npz_writer import NpzEncoder
+from loftr2flax.formats.safetensors_shards import Infos, Shards, divided, index_of, open_shards, shards_of
 from loftr2flax.formats.safetensors_writer import SafetensorsEncoder
 from loftr2flax.formats.torch_writer import TorchEncoder
 
@@ -127,7 +128,8 @@ def open_writer(
     *,
     force: bool = False,
     container: str = "",
-) -> Iterator[Writer]:
+    most: int | None = None,
+) -> Iterator[Writer | Shards]:
     """A `Writer` for a new file at ``path``, which appears when the block ends and not at all when it raises.
 
     Args:
@@ -138,9 +140,11 @@ def open_writer(
         format lets it); never a leaf.
       force: whether a file that is there is replaced, also one beside it that is no record of ours.
       container: for "torch", the key under which the state dict lies ("state_dict"); "" for the file itself.
+      most: the bytes of leaves that one file may hold; what has more becomes several, see
+        `loftr2flax.formats.safetensors_shards`.
 
     Raises:
-      UsageError: no such format, or ``path`` is a directory or a device.
+      UsageError: no such format, or ``path`` is a directory or a device, or the format is not one of several files.
       UnwritableLeaf: the format cannot hold a leaf; nothing has been written then.
       OutputExists, EnvironmentFault: see `loftr2flax.formats.atomic.new_file`.
     """
@@ -149,6 +153,11 @@ def open_writer(
     target = Path(path)
     _check_names(target, infos)
     told: provenances.Told = provenance if callable(provenance) else lambda: provenance
+    groups = _divided(target, format, infos, most)
+    if len(groups) > 1:
+        with open_shards(target, groups, told, Writer, force=force) as shards:
+            yield shards
+        return
     encoder = FORMATS[format](target, infos, told, container)
     if encoder.beside:
         provenances.check_beside(target, force=force)  # again when it is written: an .npz learns late if it needs one
@@ -160,6 +169,25 @@ def open_writer(
         if encoder.beside:
             file.settle()
             provenances.write_beside(target, told(), file.position, bytes(file.head), force=force)
+
+
+def written_files(path: Path, format: str, infos: Mapping[str, LeafInfo], most: int | None) -> tuple[Path, ...]:
+    """The files that `open_writer` makes, without a record beside: the one to open first, then its shards if any.
+
+    Raises:
+      UsageError: as for `open_writer`.
+    """
+    groups = _divided(path, format, infos, most)
+    return (path,) if len(groups) == 1 else (index_of(path), *shards_of(path, len(groups)))
+
+
+def _divided(path: Path, format: str, infos: Mapping[str, LeafInfo], most: int | None) -> tuple[Infos, ...]:
+    """The leaves of each file; one group where ``most`` is None."""
+    if most is None:
+        return (infos,)
+    if format != "safetensors":
+        raise UsageError(f"{path}: only safetensors is written in several files", "leave out --max-shard-size")
+    return divided(infos, most)
 
 
 def _check_names(path: Path, infos: Mapping[str, LeafInfo]) -> None:
