@@ -18,9 +18,6 @@ from loftr2flax.formats.source_file import FETCH_AGAIN
 MAX_DIMS = 32
 """Dimensions that every supported numpy can hold (1.26: 32, 2.x: 64)."""
 
-LEAF_LIMIT = 10_000_000
-"""Leaves, keys and other entries in one header; far more than any model has."""
-
 
 def is_shape(value: object) -> TypeGuard[Sequence[int]]:
     """Whether ``value`` is a list or tuple of sizes that a numpy array can have."""

@@ -10,7 +10,8 @@ import numpy as np
 
 from loftr2flax.checkpoint import Checkpoint, Contents, Scratch
 from loftr2flax.errors import UnsupportedTensor
-from loftr2flax.formats.leaf_bytes import LEAF_LIMIT, as_array
+from loftr2flax.formats.leaf_bytes import as_array
+from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.formats.msgpack_scan import scan
 from loftr2flax.formats.provenance import read_beside
 from loftr2flax.formats.source_file import SourceFile
@@ -24,16 +25,16 @@ class MsgpackFile(Checkpoint):
 
     Raises:
       CorruptFile: the bytes are not what Flax writes; the message names the leaf.
-      LimitExceeded: more than ``max_leaves`` leaves and other values, or maps nested too deeply.
+      LimitExceeded: more leaves and other values than ``limits`` allow, or maps nested too deeply.
     """
 
     format = "msgpack"
     separator = "/"
 
-    def __init__(self, path: str | os.PathLike[str], *, max_leaves: int = LEAF_LIMIT) -> None:
+    def __init__(self, path: str | os.PathLike[str], limits: Limits = DEFAULT) -> None:
         self._source = SourceFile(Path(path))
         try:
-            found = scan(self._source, max_leaves)
+            found = scan(self._source, limits)
             provenance, notes = read_beside(self._source)
         except BaseException:
             self._source.close()

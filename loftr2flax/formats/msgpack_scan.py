@@ -11,12 +11,13 @@ from loftr2flax import dtypes
 from loftr2flax.checkpoint import LeafInfo, Unread
 from loftr2flax.errors import CorruptFile, LimitExceeded, UnsupportedFile
 from loftr2flax.formats.leaf_bytes import MAX_DIMS, is_shape
+from loftr2flax.formats.limits import Limits
 from loftr2flax.formats.msgpack_tokens import Token, Tokens
 from loftr2flax.formats.msgpack_wire import CHUNKED, COMPLEX, MAX_DEPTH, NDARRAY, SCALAR
 from loftr2flax.formats.source_file import FETCH_AGAIN, SourceFile
 
 _MAX_KEY = 1 << 16
-_MAX_NAMES = 1 << 27  # characters of all paths together: long keys, nested, would multiply
+_PER_NAME = 700  # bytes of memory that a leaf takes beside the characters of its path
 _T = TypeVar("_T")
 
 
@@ -46,7 +47,7 @@ class _Open:
     keys: set[str] = field(default_factory=set)
 
 
-def scan(source: SourceFile, max_leaves: int) -> Found:
+def scan(source: SourceFile, limits: Limits) -> Found:
     """Every leaf of the file, located and not loaded.
 
     Raises:
@@ -58,7 +59,7 @@ def scan(source: SourceFile, max_leaves: int) -> Found:
         raise UnsupportedFile(f"{source.path}: holds one {top.kind}, not a tree of arrays", "save a dict of arrays")
     leaves: dict[str, Leaf] = {}
     others: dict[str, Token] = {}
-    names_size = 0
+    names = count = 0
     stack = [_Open("", top)]
     while stack:
         branch = stack[-1]
@@ -67,8 +68,10 @@ def scan(source: SourceFile, max_leaves: int) -> Found:
             continue
         path = _next_path(source.path, tokens, branch)
         branch.done += 1
-        names_size += len(path)
+        names += _PER_NAME + len(path) * (1 if path.isascii() else 4)  # long keys, nested, would multiply
         token = tokens.token(f"leaf {path!r}")
+        if path.rpartition("/")[2] == CHUNKED and (token.kind, token.value) != ("bool", 1):
+            raise CorruptFile(f"{source.path}: leaf {path!r} marks an array in pieces, and is not true", FETCH_AGAIN)
         if token.kind in ("map", "array") and token.length:
             stack.append(_Open(f"{path}/", token))
             if len(stack) > MAX_DEPTH:
@@ -81,11 +84,9 @@ def scan(source: SourceFile, max_leaves: int) -> Found:
                 raise CorruptFile(f"{source.path}: leaf {path!r}: an extension of type {token.code - 256}", FETCH_AGAIN)
             if token.kind in ("str", "bytes", "extension"):
                 tokens.skip(token.length, f"leaf {path!r}")
-        if len(leaves) + len(others) > max_leaves or names_size > _MAX_NAMES:
-            raise LimitExceeded(
-                f"{source.path}: more than {max_leaves} leaves, or {_MAX_NAMES} characters in their names",
-                "no checkpoint is known that needs more; save it in parts if it is yours",
-            )
+        count += 1
+        limits.check_tensors(count, source.path, "leaves and other values", more=True)
+        limits.check_memory(names, source.path, "the names of its leaves")
     if not tokens.ended:
         raise CorruptFile(f"{source.path}: the tree ends at byte {tokens.position}, the file goes on", FETCH_AGAIN)
     _join_chunks(source.path, leaves, others)

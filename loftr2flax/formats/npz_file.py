@@ -12,7 +12,8 @@ import numpy as np
 from loftr2flax import dtypes
 from loftr2flax.checkpoint import Checkpoint, Contents, LeafInfo, Scratch, Unread
 from loftr2flax.errors import CorruptFile, UnsupportedTensor
-from loftr2flax.formats.leaf_bytes import LEAF_LIMIT, as_array
+from loftr2flax.formats.leaf_bytes import as_array
+from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.formats.npy_header import HEAD, BadHeader, NpyHeader, decode_header, header_size
 from loftr2flax.formats.provenance import from_comment, read_beside
 from loftr2flax.formats.source_file import FETCH_AGAIN, SourceFile
@@ -28,14 +29,14 @@ class NpzFile(Checkpoint):
 
     Raises:
       CorruptFile: the archive or a record's header is not sound.
-      LimitExceeded: more than ``max_leaves`` records.
+      LimitExceeded: more records than ``limits`` allow.
     """
 
     format = "npz"
     separator = "/"
 
-    def __init__(self, path: str | os.PathLike[str], *, max_leaves: int = LEAF_LIMIT) -> None:
-        self._archive = ZipArchive(Path(path), max_entries=max_leaves)
+    def __init__(self, path: str | os.PathLike[str], limits: Limits = DEFAULT) -> None:
+        self._archive = ZipArchive(Path(path), limits)
         try:
             self._headers, contents = _read_headers(self._archive)
         except BaseException:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from loftr2flax.checkpoint import Checkpoint
 from loftr2flax.errors import MissingInput, UnsupportedFile, UsageError
+from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.formats.source_file import FETCH_AGAIN, SourceFile
 
 _HEAD = 1024
@@ -16,7 +17,9 @@ _TAR_MAGIC_AT = 257
 _ZIP_NAME_AT = 30
 
 
-def open_checkpoint(path: str | os.PathLike[str], state_dict: str | None = None) -> Checkpoint:
+def open_checkpoint(
+    path: str | os.PathLike[str], state_dict: str | None = None, limits: Limits = DEFAULT
+) -> Checkpoint:
     """The checkpoint at ``path``, whatever its format; nothing is read but headers.
 
         with open_checkpoint("outdoor_ds.ckpt") as checkpoint:
@@ -25,6 +28,7 @@ def open_checkpoint(path: str | os.PathLike[str], state_dict: str | None = None)
     Args:
       path: a PyTorch file, safetensors or an index of its shards, ``.npz``, or Flax msgpack.
       state_dict: in a PyTorch file, the container to take ("state_dict"; "" for the file itself); None to choose.
+      limits: what the file may ask of this machine.
 
     Raises:
       MissingInput: nothing is there, or a folder is.
@@ -35,15 +39,22 @@ def open_checkpoint(path: str | os.PathLike[str], state_dict: str | None = None)
     target = Path(path)
     if target.is_dir():
         raise _folder(target)
-    kind = sniff(target)
-    if kind in _WITH_CONTAINERS:
-        return _WITH_CONTAINERS[kind](target, state_dict)
-    if state_dict is not None:
+    kind = sniff(target, limits)
+    if kind not in _WITH_CONTAINERS and state_dict is not None:
         raise UsageError(f"{target}: a {kind} file has no state dicts to choose from", "leave out --state-dict")
-    return _PLAIN[kind](target)
+    if kind in _WITH_CONTAINERS:
+        checkpoint = _WITH_CONTAINERS[kind](target, state_dict, limits)
+    else:
+        checkpoint = _PLAIN[kind](target, limits)
+    try:
+        limits.check_leaves(checkpoint)
+    except BaseException:
+        checkpoint.close()
+        raise
+    return checkpoint
 
 
-def has_containers(path: str | os.PathLike[str]) -> bool:
+def has_containers(path: str | os.PathLike[str], limits: Limits = DEFAULT) -> bool:
     """Whether the file at ``path`` is of a format that can hold several dicts of tensors: a PyTorch file.
 
     Raises:
@@ -51,10 +62,10 @@ def has_containers(path: str | os.PathLike[str]) -> bool:
     """
     if Path(path).is_dir():
         raise _folder(Path(path))
-    return sniff(Path(path)) in _WITH_CONTAINERS
+    return sniff(Path(path), limits) in _WITH_CONTAINERS
 
 
-def sniff(path: Path) -> str:
+def sniff(path: Path, limits: Limits = DEFAULT) -> str:
     """The format of the file at ``path``: "torch", "torch-legacy", "safetensors", "index", "npz" or "msgpack".
 
     Raises:
@@ -72,7 +83,7 @@ def sniff(path: Path) -> str:
         return "safetensors"
     refuse_known(path, head)
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x06")):
-        return _sniff_zip(path, head)
+        return _sniff_zip(path, head, limits)
     if head[:1] == b"\x80" and size > 1 and head[1] <= 5:
         return _sniff_pickle(path, head)
     if head.lstrip()[:1] == b"{":
@@ -151,7 +162,7 @@ def _folder(path: Path) -> MissingInput:
     return MissingInput(f"{path}: is a directory", hint)
 
 
-def _sniff_zip(path: Path, head: bytes) -> str:
+def _sniff_zip(path: Path, head: bytes, limits: Limits) -> str:
     """Which kind of archive: torch's has a data.pkl in its folder, numpy's holds .npy records."""
     first = head[_ZIP_NAME_AT : _ZIP_NAME_AT + int.from_bytes(head[26:28], "little")]
     for ending, kind in ((b"/data.pkl", "torch"), (b".npy", "npz")):
@@ -159,7 +170,7 @@ def _sniff_zip(path: Path, head: bytes) -> str:
             return kind
     from loftr2flax.formats.zip_archive import ZipArchive
 
-    with ZipArchive(path) as archive:
+    with ZipArchive(path, limits) as archive:
         names = list(archive.entries)
     if any(name.endswith("/data.pkl") for name in names):
         return "torch"
@@ -186,44 +197,47 @@ def _sniff_pickle(path: Path, head: bytes) -> str:
     )
 
 
-def _torch(path: Path, state_dict: str | None) -> Checkpoint:
+def _torch(path: Path, state_dict: str | None, limits: Limits) -> Checkpoint:
     from loftr2flax.formats.torch_zip import TorchZip
 
-    return TorchZip(path, state_dict)
+    return TorchZip(path, state_dict, limits)
 
 
-def _torch_legacy(path: Path, state_dict: str | None) -> Checkpoint:
+def _torch_legacy(path: Path, state_dict: str | None, limits: Limits) -> Checkpoint:
     from loftr2flax.formats.torch_legacy import TorchLegacy
 
-    return TorchLegacy(path, state_dict)
+    return TorchLegacy(path, state_dict, limits)
 
 
-def _safetensors(path: Path) -> Checkpoint:
+def _safetensors(path: Path, limits: Limits) -> Checkpoint:
     from loftr2flax.formats.safetensors_file import SafetensorsFile
 
-    return SafetensorsFile(path)
+    return SafetensorsFile(path, limits)
 
 
-def _index(path: Path) -> Checkpoint:
+def _index(path: Path, limits: Limits) -> Checkpoint:
     from loftr2flax.formats.safetensors_index import ShardedSafetensors
 
-    return ShardedSafetensors(path)
+    return ShardedSafetensors(path, limits)
 
 
-def _npz(path: Path) -> Checkpoint:
+def _npz(path: Path, limits: Limits) -> Checkpoint:
     from loftr2flax.formats.npz_file import NpzFile
 
-    return NpzFile(path)
+    return NpzFile(path, limits)
 
 
-def _msgpack(path: Path) -> Checkpoint:
+def _msgpack(path: Path, limits: Limits) -> Checkpoint:
     from loftr2flax.formats.msgpack_file import MsgpackFile
 
-    return MsgpackFile(path)
+    return MsgpackFile(path, limits)
 
 
-_WITH_CONTAINERS: dict[str, Callable[[Path, str | None], Checkpoint]] = {"torch": _torch, "torch-legacy": _torch_legacy}
-_PLAIN: dict[str, Callable[[Path], Checkpoint]] = {
+_WITH_CONTAINERS: dict[str, Callable[[Path, str | None, Limits], Checkpoint]] = {
+    "torch": _torch,
+    "torch-legacy": _torch_legacy,
+}
+_PLAIN: dict[str, Callable[[Path, Limits], Checkpoint]] = {
     "safetensors": _safetensors,
     "index": _index,
     "npz": _npz,

@@ -2,8 +2,8 @@
 
 It knows every opcode of protocols 0 to 5. Globals are answered by the caller, who either names a builder of ours
 or gets an `Opaque`; calls of anything but a builder are written down, not made. Nothing here recurses, every
-length is held against the data before memory is asked for, and the opcodes are counted, so neither depth nor
-sharing nor a declared gigabyte hurts.
+length is held against the data before memory is asked for, the opcodes are counted, and so is the memory that each can
+take, so neither depth nor sharing nor a declared gigabyte hurts.
 
 The opcodes are explained in https://github.com/python/cpython/blob/main/Lib/pickletools.py.
 """
@@ -14,19 +14,19 @@ import re
 import struct
 from collections.abc import Callable
 
+from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.formats.pickle_state import (
-    MAX_STACK,
     OPCODES,
     FindGlobal,
     Machine,
     PersistentLoad,
     PickleTruncated,
 )
-from loftr2flax.formats.pickle_values import Malformed, OpaqueObject, dict_key
+from loftr2flax.formats.pickle_values import PER_KEY, Malformed, OpaqueObject, dict_key
 from loftr2flax.formats.source_file import FETCH_AGAIN
 
 _HIGHEST_PROTOCOL = 5
-_STRIDE = 4096  # opcodes between two looks at the limits; each pushes one value at most
+_STRIDE = 4096  # opcodes between two looks at the limits
 _ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{2}|.?)", re.DOTALL)
 _ESCAPES = {b"\\": b"\\", b"'": b"'", b'"': b'"', b"n": b"\n", b"r": b"\r", b"t": b"\t"}  # what Python 2's repr writes
 
@@ -42,6 +42,7 @@ def run(
     where: str,
     find_global: FindGlobal,
     persistent_load: PersistentLoad,
+    limits: Limits = DEFAULT,
 ) -> tuple[object, int]:
     """The value of the pickle that begins at ``start``, and the offset just past its STOP.
 
@@ -51,18 +52,21 @@ def run(
     Raises:
       PickleTruncated: the data ends too soon.
       CorruptFile: the pickle is malformed; the message names opcode and offset.
-      LimitExceeded: more opcodes than `MAX_STEPS`, or more values waiting than `MAX_STACK`.
+      LimitExceeded: more opcodes, or more memory, than ``limits`` allow.
     """
-    machine = Machine(data, start, where, find_global, persistent_load)
+    machine = Machine(data, start, where, find_global, persistent_load, limits)
     try:
         while True:
+            spent = 0
             for _ in range(_STRIDE):
                 machine.at = at = machine.position
                 machine.position = at + 1
-                _TABLE[data[at]](machine)
+                opcode = data[at]
+                spent += _COSTS[opcode]
+                _TABLE[opcode](machine)
             machine.steps_left -= _STRIDE
-            if machine.steps_left < 0 or len(machine.stack) > MAX_STACK or len(machine.below) > MAX_STACK:
-                machine.too_much()
+            machine.memory_left -= spent
+            machine.check_limits()
     except _Stop:
         return machine.stack[-1], machine.position
     except IndexError:
@@ -216,12 +220,14 @@ def _add_items(machine: Machine) -> None:
     target = machine.stack[-1]
     if not isinstance(target, set):
         machine.fail(f"a {type(target).__name__} is not a set")
+    machine.charge(PER_KEY * len(items))
     target.update(map(dict_key, items))
 
 
-def _empty_set(machine: Machine) -> set[object]:
-    machine.steps_left -= 4  # an empty set takes four times the memory of an empty list, for the same one byte
-    return set()
+def _frozen_set(machine: Machine) -> frozenset[object]:
+    items = machine.marked()
+    machine.charge(PER_KEY * len(items))
+    return frozenset(map(dict_key, items))
 
 
 def _set_item(machine: Machine) -> None:
@@ -319,14 +325,14 @@ _HANDLERS: dict[str, Callable[[Machine], None]] = {
     "EMPTY_TUPLE": _push(lambda m: ()),
     "EMPTY_LIST": _push(lambda m: []),
     "EMPTY_DICT": _push(lambda m: {}),
-    "EMPTY_SET": _push(_empty_set),
+    "EMPTY_SET": _push(lambda m: set()),
     "TUPLE": _push(lambda m: tuple(m.marked())),
     "TUPLE1": lambda m: _tuple_of(m, 1),
     "TUPLE2": lambda m: _tuple_of(m, 2),
     "TUPLE3": lambda m: _tuple_of(m, 3),
     "LIST": _push(lambda m: m.marked()),
     "DICT": _make_dict,
-    "FROZENSET": _push(lambda m: frozenset(map(dict_key, m.marked()))),
+    "FROZENSET": _push(_frozen_set),
     "APPEND": _append,
     "APPENDS": lambda m: m.extend(m.marked()),
     "SETITEM": _set_item,
@@ -356,5 +362,21 @@ _HANDLERS: dict[str, Callable[[Machine], None]] = {
 """What each opcode does, by the name that `pickletools` gives it."""
 
 _TABLE = tuple(_HANDLERS.get(OPCODES.get(code, ""), _refuse("no such opcode")) for code in range(256))
+
+_PLAIN_COST = 16  # a place on the stack, and one in what it goes into
+_HIGHER_COSTS = {
+    **dict.fromkeys(("BININT", "BININT2", "INT", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"), 48),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), 88),
+    **dict.fromkeys(("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE"), 80),
+    **dict.fromkeys(("BINUNICODE8", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"), 80),
+    **dict.fromkeys(("MARK", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"), 72),
+    **dict.fromkeys(("EMPTY_LIST", "EMPTY_DICT", "LIST"), 104),
+    **dict.fromkeys(("SETITEM", "SETITEMS", "DICT"), 104),  # of the first key; all keys are charged by their number
+    **dict.fromkeys(("EMPTY_SET", "FROZENSET"), 240),
+    **dict.fromkeys(("REDUCE", "NEWOBJ", "NEWOBJ_EX", "OBJ", "PERSID", "BINPERSID"), 160),
+    **dict.fromkeys(("GLOBAL", "STACK_GLOBAL", "INST"), 400),
+}
+_COSTS = tuple(_HIGHER_COSTS.get(OPCODES.get(code, ""), _PLAIN_COST) for code in range(256))
+"""Bytes of memory that an opcode takes at most, by its byte; lengths that the data declare come on top."""
 
 __all__ = ["PickleTruncated", "run"]

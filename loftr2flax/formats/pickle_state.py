@@ -7,14 +7,9 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from loftr2flax.errors import CorruptFile, LimitExceeded
-from loftr2flax.formats.pickle_values import Builder, OpaqueObject, dict_key
+from loftr2flax.formats.limits import Limits
+from loftr2flax.formats.pickle_values import PER_KEY, Builder, OpaqueObject, dict_key
 from loftr2flax.formats.source_file import FETCH_AGAIN
-
-MAX_STEPS = 12_000_000
-"""Opcodes, and items copied by builders, in one pickle; a tensor takes about 35."""
-
-MAX_STACK = 2_000_000
-"""Values waiting on the stack; nesting a list in a list takes one a level."""
 
 OPCODES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
 """The name of each opcode, by its byte."""
@@ -31,7 +26,13 @@ class Machine:
     """The state of one run: stack, marks, memo, and where in the data it stands."""
 
     def __init__(
-        self, data: bytes, start: int, where: str, find_global: FindGlobal, persistent_load: PersistentLoad
+        self,
+        data: bytes,
+        start: int,
+        where: str,
+        find_global: FindGlobal,
+        persistent_load: PersistentLoad,
+        limits: Limits,
     ) -> None:
         self.data = data
         self.at = start  # of the opcode at work
@@ -43,7 +44,9 @@ class Machine:
         self.below: list[list[object]] = []  # the stacks under each open mark
         self.memo: dict[int, object] = {}
         self.globals: dict[tuple[str, str], object] = {}
-        self.steps_left = MAX_STEPS
+        self.limits = limits
+        self.steps_left = limits.steps
+        self.memory_left = limits.memory - len(data)  # bytes; charged in advance, by estimates from above
 
     def fail(self, reason: str) -> NoReturn:
         """End the run: the message names file, offset and opcode."""
@@ -51,12 +54,22 @@ class Machine:
         name = OPCODES.get(opcode, f"opcode {opcode:#04x}")
         raise CorruptFile(f"{self.where}: pickle offset {self.at}, {name}: {reason}", FETCH_AGAIN) from None
 
-    def too_much(self) -> NoReturn:
-        """End the run: a limit was passed."""
-        raise LimitExceeded(
-            f"{self.where}: the pickle takes more than {MAX_STEPS} steps or {MAX_STACK} waiting values",
-            "no state dict needs that: the file was made to do harm, or is no checkpoint",
-        )
+    def check_limits(self) -> None:
+        """End the run if a limit was passed."""
+        if self.memory_left < 0:
+            self.limits.too_much_memory(self.where, "the pickle")
+        if self.steps_left < 0:
+            raise LimitExceeded(
+                f"{self.where}: the pickle takes more than {self.limits.steps} steps",
+                "no state dict needs that; if you trust the file, allow more with "
+                f"`--max-tensors {10 * self.limits.tensors}`",
+            )
+
+    def charge(self, nbytes: int) -> None:
+        """Count memory that is about to be taken; end the run where it is too much."""
+        self.memory_left -= nbytes
+        if self.memory_left < 0:
+            self.check_limits()
 
     # reading arguments
 
@@ -71,6 +84,7 @@ class Machine:
                 FETCH_AGAIN,
             )
         self.position = end
+        self.memory_left -= size
         return self.data[start:end]
 
     def number(self, size: int) -> int:
@@ -88,11 +102,14 @@ class Machine:
         if end < 0:
             raise PickleTruncated(f"{self.where}: the pickle ends within a line of text", FETCH_AGAIN)
         text = self.data[self.position : end]
+        self.memory_left -= len(text)
         self.position = end + 1
         return text
 
     def text(self, raw: bytes) -> str:
         """Bytes of UTF-8 as text; lone surrogates, which pickle lets through, stay."""
+        if not raw.isascii():
+            self.charge(4 * len(raw))  # one character of four bytes makes all of them that wide
         try:
             return raw.decode("utf-8", "surrogatepass")
         except UnicodeDecodeError:
@@ -130,9 +147,7 @@ class Machine:
         if isinstance(function, Builder):
             for argument in args:  # builders copy, and one list can be copied again and again
                 if isinstance(argument, (list, tuple, dict, set, frozenset, str, bytes)):
-                    self.steps_left -= len(argument) // (64 if isinstance(argument, (str, bytes)) else 1)
-            if self.steps_left < 0:
-                self.too_much()
+                    self.charge(function.per_item * len(argument))
             self.stack.append(function.call(args))
         else:
             self.stack.append(OpaqueObject(function, args))
@@ -159,6 +174,7 @@ class Machine:
             self.fail(f"a {type(target).__name__} takes no keys")
         if len(items) % 2:
             self.fail("a key has no value")
+        self.charge(PER_KEY * (len(items) // 2))
         for index in range(0, len(items), 2):
             target[dict_key(items[index])] = items[index + 1]
 

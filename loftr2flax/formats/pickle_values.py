@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+PER_KEY = 100
+"""Bytes of memory that a key takes in a dict or a set, with room to grow."""
+
 _MAX_KEY_ITEMS = 16
 
 
@@ -44,10 +47,14 @@ class OpaqueObject:
 
 @dataclass(frozen=True, slots=True)
 class Builder:
-    """A global of the allow-list: ``call`` is ours, takes the argument tuple, and raises `Malformed`."""
+    """A global of the allow-list: ``call`` is ours, takes the argument tuple, and raises `Malformed`.
+
+    ``per_item`` is how many bytes it takes, at most, for each item of an argument that it copies.
+    """
 
     name: str
     call: Callable[[tuple[object, ...]], object]
+    per_item: int = 8
 
     def __str__(self) -> str:
         return self.name
@@ -157,12 +164,16 @@ _CALLS: dict[str, Callable[[tuple[object, ...]], object]] = {
 }
 
 PLAIN_BUILDERS: dict[tuple[str, str], Builder] = {
-    ("collections", "OrderedDict"): Builder("collections.OrderedDict", plain_dict),
-    ("collections", "Counter"): Builder("collections.Counter", plain_dict),
-    ("collections", "defaultdict"): Builder("collections.defaultdict", _default_dict),
+    ("collections", "OrderedDict"): Builder("collections.OrderedDict", plain_dict, PER_KEY),
+    ("collections", "Counter"): Builder("collections.Counter", plain_dict, PER_KEY),
+    ("collections", "defaultdict"): Builder("collections.defaultdict", _default_dict, PER_KEY),
     ("_codecs", "encode"): Builder("_codecs.encode", _encode),
     ("copyreg", "_reconstructor"): Builder("copyreg._reconstructor", _reconstructor),
     ("copy_reg", "_reconstructor"): Builder("copyreg._reconstructor", _reconstructor),
-    **{(module, name): Builder(name, call) for module in ("builtins", "__builtin__") for name, call in _CALLS.items()},
+    **{
+        (module, name): Builder(name, call, PER_KEY)
+        for module in ("builtins", "__builtin__")
+        for name, call in _CALLS.items()
+    },
 }
 """Globals of the standard library that make plain values, by module and name; Python 2 called some otherwise."""

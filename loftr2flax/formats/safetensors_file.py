@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -13,10 +12,12 @@ import numpy as np
 
 from loftr2flax import dtypes
 from loftr2flax.checkpoint import Checkpoint, Contents, LeafInfo, Scratch
-from loftr2flax.errors import CorruptFile, LimitExceeded, UnsupportedTensor
-from loftr2flax.formats.leaf_bytes import LEAF_LIMIT, as_array, is_shape
+from loftr2flax.errors import CorruptFile, UnsupportedTensor
+from loftr2flax.formats.leaf_bytes import as_array, is_shape
+from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.formats.provenance import KEY, from_json
 from loftr2flax.formats.source_file import FETCH_AGAIN, SourceFile
+from loftr2flax.formats.strict_json import parse_json
 
 DTYPES = {
     "BOOL": "bool",
@@ -44,8 +45,6 @@ DTYPES = {
 MAX_HEADER = 100_000_000
 """Bytes of JSON that the format allows."""
 
-_COMMAS = 16  # more than a tensor of eight dimensions has in the header
-
 METADATA = "__metadata__"
 """The header's one key that is not a tensor."""
 
@@ -55,17 +54,17 @@ class SafetensorsFile(Checkpoint):
 
     Raises:
       CorruptFile: a rule of the format is broken; the message says which, and where.
-      LimitExceeded: more than ``max_leaves`` tensors.
+      LimitExceeded: more tensors, or a larger header, than ``limits`` allow.
     """
 
     format = "safetensors"
 
-    def __init__(self, path: str | os.PathLike[str], *, max_leaves: int = LEAF_LIMIT) -> None:
+    def __init__(self, path: str | os.PathLike[str], limits: Limits = DEFAULT) -> None:
         self._source = SourceFile(Path(path))
         try:
-            header, data_at = _read_header(self._source, max_leaves)
+            header, data_at = _read_header(self._source, limits)
             self._offsets: dict[str, int] = {}
-            contents = self._check(header, data_at, max_leaves)
+            contents = self._check(header, data_at, limits)
         except BaseException:
             self._source.close()
             raise
@@ -92,15 +91,11 @@ class SafetensorsFile(Checkpoint):
         """See `Checkpoint.close`."""
         self._source.close()
 
-    def _check(self, header: dict[str, Any], data_at: int, max_leaves: int) -> Contents:
+    def _check(self, header: dict[str, Any], data_at: int, limits: Limits) -> Contents:
         """Check the header against the format, and note where each leaf begins."""
         path = self._source.path
         provenance = _check_metadata(path, header.pop(METADATA, {}))
-        if len(header) > max_leaves:
-            raise LimitExceeded(
-                f"{path}: {len(header)} tensors, the limit is {max_leaves}",
-                "no checkpoint is known that needs more; save it in parts if it is yours",
-            )
+        limits.check_tensors(len(header), path)
         infos: dict[str, LeafInfo] = {}
         extents: list[tuple[int, int, str]] = []
         for name, entry in header.items():
@@ -111,37 +106,22 @@ class SafetensorsFile(Checkpoint):
         return Contents(infos, provenance=provenance)
 
 
-def _read_header(source: SourceFile, max_leaves: int) -> tuple[dict[str, Any], int]:
+def _read_header(source: SourceFile, limits: Limits) -> tuple[dict[str, Any], int]:
     """The header as JSON, and where the data begin."""
     path = source.path
     size = int.from_bytes(source.read(8, 0, "the header's length"), "little")
     if size > MAX_HEADER:
         raise CorruptFile(f"{path}: claims a header of {size} bytes; the format allows {MAX_HEADER}", FETCH_AGAIN)
+    limits.check_memory(2 * size, path, "the header")
     text = source.read(size, 8, "the header")
     if not text.startswith(b"{"):
         raise CorruptFile(f"{path}: the header does not begin with {{", FETCH_AGAIN)
-    if text.count(b",") > _COMMAS * (max_leaves + 1):  # before the JSON takes ten times its room in memory
-        raise LimitExceeded(
-            f"{path}: the header has more than {max_leaves} tensors' worth of fields",
-            "no checkpoint is known that needs more; save it in parts if it is yours",
-        )
+    header: dict[str, Any] = parse_json(text, path, "the header", limits)
     try:
-        header = json.loads(text.decode(), object_pairs_hook=_unique)
         "".join(header).encode()  # an escape such as \ud800 makes a name that no file can hold
-    except RecursionError:
-        raise CorruptFile(f"{path}: the header is nested too deeply", FETCH_AGAIN) from None
     except ValueError as error:
         raise CorruptFile(f"{path}: the header is not JSON: {error}", FETCH_AGAIN) from None
     return header, 8 + size
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {twice!r} stands twice")
-    return found
 
 
 def _check_metadata(path: Path, metadata: Any) -> Mapping[str, Any] | None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +11,12 @@ import numpy as np
 
 from loftr2flax.checkpoint import Checkpoint, Contents, LeafInfo, Scratch
 from loftr2flax.errors import CorruptFile, LimitExceeded, MissingInput, UnsupportedFile
-from loftr2flax.formats.leaf_bytes import LEAF_LIMIT
+from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.formats.provenance import KEY, from_json
 from loftr2flax.formats.safetensors_file import SafetensorsFile
 from loftr2flax.formats.source_file import FETCH_AGAIN, SourceFile
+from loftr2flax.formats.strict_json import parse_json
 
-_MAX_INDEX = 100_000_000
 _MAX_SHARDS = 1000
 
 
@@ -28,23 +26,20 @@ class ShardedSafetensors(Checkpoint):
     Raises:
       MissingInput: a shard is not there.
       CorruptFile: index and shards disagree on a leaf, or the index points out of its folder.
+      LimitExceeded: more tensors, or a larger index, than ``limits`` allow.
     """
 
     format = "safetensors"
 
-    def __init__(self, path: str | os.PathLike[str], *, max_leaves: int = LEAF_LIMIT) -> None:
+    def __init__(self, path: str | os.PathLike[str], limits: Limits = DEFAULT) -> None:
         target = Path(path)
-        weight_map, metadata = read_index(target)
-        if len(weight_map) > max_leaves:
-            raise LimitExceeded(
-                f"{target}: {len(weight_map)} tensors, the limit is {max_leaves}",
-                "no checkpoint is known that needs more; save it in parts if it is yours",
-            )
+        weight_map, metadata = read_index(target, limits)
+        limits.check_tensors(len(weight_map), target)
         self._shards: dict[str, SafetensorsFile] = {}
         self._shard_of = weight_map
         try:
             for shard in dict.fromkeys(weight_map.values()):
-                self._shards[shard] = _open_shard(target, shard, max_leaves)
+                self._shards[shard] = _open_shard(target, shard, limits)
             _check_agreement(target, weight_map, self._shards)
         except BaseException:
             self.close()
@@ -69,7 +64,7 @@ class ShardedSafetensors(Checkpoint):
             shard.close()
 
 
-def read_index(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
+def read_index(path: Path, limits: Limits = DEFAULT) -> tuple[dict[str, str], dict[str, Any]]:
     """The index's ``weight_map``, leaf to shard, and its ``metadata``.
 
     Raises:
@@ -78,15 +73,11 @@ def read_index(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
     """
     source = SourceFile(path)
     try:
-        if source.size > _MAX_INDEX:
-            raise LimitExceeded(f"{path}: an index of {source.size} bytes; {_MAX_INDEX} are the limit", FETCH_AGAIN)
+        limits.check_memory(2 * source.size, path, "the index")
         text = source.read(source.size, 0, "the index")
     finally:
         source.close()
-    try:
-        index = json.loads(text.decode(), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        raise CorruptFile(f"{path}: the index is not JSON: {error}", FETCH_AGAIN) from None
+    index = parse_json(text, path, "the index", limits)
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
         raise UnsupportedFile(f"{path}: JSON, but not an index with a weight_map", "name the checkpoint itself")
@@ -102,16 +93,9 @@ def read_index(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
     return weight_map, metadata if isinstance(metadata, dict) else {}
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
-    if twice:
-        raise ValueError(f"the key {twice[0]!r} stands twice")
-    return dict(pairs)
-
-
-def _open_shard(index: Path, shard: str, max_leaves: int) -> SafetensorsFile:
+def _open_shard(index: Path, shard: str, limits: Limits) -> SafetensorsFile:
     try:
-        return SafetensorsFile(index.parent / shard, max_leaves=max_leaves)
+        return SafetensorsFile(index.parent / shard, limits)
     except MissingInput:
         raise MissingInput(f"{index}: the shard {shard!r} is missing", f"download it to {index.parent}") from None
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from loftr2flax.checkpoint import Checkpoint, Contents, LeafInfo, Scratch
 from loftr2flax.errors import CorruptFile, UnsupportedTensor
+from loftr2flax.formats.limits import Limits
 from loftr2flax.formats.source_file import FETCH_AGAIN
 from loftr2flax.formats.torch_containers import find_state_dict
 from loftr2flax.formats.torch_globals import GlobalFinder, StorageTable, TensorClaim
@@ -43,8 +44,8 @@ class TorchCheckpoint(Checkpoint):
 
     separator = "."
 
-    def __init__(self, path: Path, unpickled: Unpickled, state_dict: str | None, *, swap: bool) -> None:
-        found = find_state_dict(unpickled.top, str(path), state_dict)
+    def __init__(self, path: Path, unpickled: Unpickled, state_dict: str | None, limits: Limits, *, swap: bool) -> None:
+        found = find_state_dict(unpickled.top, str(path), state_dict, limits)
         infos, self._places = _check_leaves(path, found.claims, unpickled)
         contents = Contents(
             infos=infos,

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from loftr2flax.checkpoint import Container, Unread
 from loftr2flax.errors import CorruptFile, InputError, LimitExceeded
+from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.formats.torch_describe import count_tensors, words
 from loftr2flax.formats.torch_globals import TensorClaim
 from loftr2flax.formats.torch_nodes import Chain, follow, join, mapping_of, named_holders, named_parts, path_of
@@ -22,9 +23,6 @@ PREFERRED = (
     "model_state", "model_weights", "module_state_dict",
 )  # fmt: skip
 """Names that state dicts go by, the first that is found is taken."""
-
-MAX_VALUES = 1_000_000
-"""Values that a container may hold, counted as often as they are reached."""
 
 MAX_DEPTH = 200
 
@@ -40,15 +38,15 @@ class Found(NamedTuple):
     unread: tuple[Unread, ...]
 
 
-def find_state_dict(top: object, where: str, state_dict: str | None = None) -> Found:
+def find_state_dict(top: object, where: str, state_dict: str | None = None, limits: Limits = DEFAULT) -> Found:
     """The state dict inside an unpickled object; ``state_dict`` names it by a dotted path, "" being the object itself.
 
     Raises:
       InputError: there is none, none of that name, or one with keys that are no text.
       CorruptFile: a container lies inside itself, or two leaves have one name.
-      LimitExceeded: more than `MAX_VALUES` values, or deeper than `MAX_DEPTH`.
+      LimitExceeded: more values than ``limits`` allow, each counted as often as it is reached; deeper than `MAX_DEPTH`.
     """
-    tree = _Tree(top, where)
+    tree = _Tree(top, where, limits.values)
     chain = tree.choose() if state_dict is None else tree.follow(state_dict)
     claims, beside = tree.flatten(chain)
     containers = tree.list_containers(chain, len(claims))
@@ -58,12 +56,16 @@ def find_state_dict(top: object, where: str, state_dict: str | None = None) -> F
 class _Tree:
     """An unpickled object, and which of its parts hold tensors."""
 
-    def __init__(self, top: object, where: str) -> None:
+    def __init__(self, top: object, where: str, most: int) -> None:
         self.top = top
         self.where = where
-        self.holding = named_holders(top)
+        self.most = most
+        holding = named_holders(top, most)
+        if holding is None:
+            raise self.too_many()
+        self.holding = holding
         self.described: set[int] = set()
-        self.counts_left = 2 * MAX_VALUES  # for all counts together: many containers can share one content
+        self.counts_left = 2 * most  # for all counts together: many containers can share one content
 
     def is_node(self, value: object) -> bool:
         return id(value) in self.holding and not isinstance(value, TensorClaim)
@@ -134,7 +136,7 @@ class _Tree:
         """Names and values under a node, names of nested nodes joined by dots; a key that is not text comes alone."""
         open_: list[tuple[str, Iterator[tuple[object, object]], int]] = [("", named_parts(node), id(node))]
         inside = {id(node)}
-        left = MAX_VALUES
+        left = self.most
         while open_:
             prefix, parts, identity = open_[-1]
             for key, value in parts:
@@ -244,7 +246,8 @@ class _Tree:
 
     def too_many(self) -> LimitExceeded:
         return LimitExceeded(
-            f"{self.where}: containers hold more than {MAX_VALUES} values", "name a smaller one with --state-dict"
+            f"{self.where}: containers hold more than {self.most} values",
+            "name a smaller one with --state-dict, or allow more with --max-tensors",
         )
 
     def too_deep(self) -> LimitExceeded:

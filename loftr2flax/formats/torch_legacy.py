@@ -16,6 +16,7 @@ import numpy as np
 
 from loftr2flax.errors import CorruptFile, UnsupportedFile
 from loftr2flax.formats import pickle_machine
+from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.formats.pickle_machine import PickleTruncated
 from loftr2flax.formats.source_file import FETCH_AGAIN, SourceFile
 from loftr2flax.formats.torch_checkpoint import TorchCheckpoint, Unpickled
@@ -26,9 +27,6 @@ MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 
 PROTOCOL = 1001
 """The value of the second."""
-
-MAX_PICKLES = 256 << 20
-"""Bytes that the five pickles may take."""
 
 _FIRST_GUESS = 1 << 18
 _SAVE_AGAIN = "load it in torch, then `torch.save(model.state_dict(), …)`"
@@ -43,16 +41,16 @@ class TorchLegacy(TorchCheckpoint):
 
     format = "torch-legacy"
 
-    def __init__(self, path: Path, state_dict: str | None = None) -> None:
+    def __init__(self, path: Path, state_dict: str | None = None, limits: Limits = DEFAULT) -> None:
         self._source = SourceFile(path)
         try:
-            top, keys, finder, table, end = _read_pickles(self._source)
+            top, keys, finder, table, end = _read_pickles(self._source, limits)
             self._offsets, end = _find_storages(self._source, keys, table, end)
             sizes = {key: table.storages[key].nbytes for key in self._offsets}
             left = self._source.size - end
             notes = (f"{left} bytes after the last storage were not read",) if left else ()
             unpickled = Unpickled(top, finder, table, sizes, notes)
-            super().__init__(self._source.path, unpickled, state_dict, swap=sys.byteorder == "big")
+            super().__init__(self._source.path, unpickled, state_dict, limits, swap=sys.byteorder == "big")
         except BaseException:
             self._source.close()
             raise
@@ -68,7 +66,7 @@ class TorchLegacy(TorchCheckpoint):
         self._source.read_into(out.data, self._offsets[key] + start, f"storage {key!r}")
 
 
-def _read_pickles(source: SourceFile) -> tuple[object, list[str], GlobalFinder, StorageTable, int]:
+def _read_pickles(source: SourceFile, limits: Limits) -> tuple[object, list[str], GlobalFinder, StorageTable, int]:
     """The saved value, the storages' keys, and where the storages begin.
 
     How long the pickles are, nobody knows before they have run: they are run on a prefix of the file, and run again
@@ -78,19 +76,23 @@ def _read_pickles(source: SourceFile) -> tuple[object, list[str], GlobalFinder, 
     while True:
         data = source.read(size, 0, "the pickles")
         try:
-            return _run_pickles(source, data)
+            return _run_pickles(source, data, limits)
         except PickleTruncated:
-            if size == source.size or size >= MAX_PICKLES:
+            if size == source.size:
                 raise
-            size = min(source.size, 4 * size)
+            if size >= limits.pickle:
+                limits.too_much_memory(source.path, "the pickle")
+            size = min(source.size, 2 * size)
 
 
-def _run_pickles(source: SourceFile, data: bytes) -> tuple[object, list[str], GlobalFinder, StorageTable, int]:
+def _run_pickles(
+    source: SourceFile, data: bytes, limits: Limits
+) -> tuple[object, list[str], GlobalFinder, StorageTable, int]:
     finder, table = GlobalFinder(), StorageTable()
 
     def run(start: int, what: str) -> tuple[object, int]:
         where = f"{source.path}: {what}"
-        return pickle_machine.run(data, start, where=where, find_global=finder, persistent_load=table)
+        return pickle_machine.run(data, start, where=where, find_global=finder, persistent_load=table, limits=limits)
 
     _refuse_tar(source, data)
     magic, end = run(0, "the magic number")

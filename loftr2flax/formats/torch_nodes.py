@@ -56,8 +56,8 @@ def named_parts(node: object) -> Iterator[tuple[object, object]]:
                 yield name, value
 
 
-def named_holders(top: object) -> set[int]:
-    """The identities of all tensors, and of all values under which one lies by names alone.
+def named_holders(top: object, most: int) -> set[int] | None:
+    """The identities of all tensors, and of all values under which one lies by names; None past ``most`` containers.
 
     Tensors in lists and in the state of an optimizer have no names. Linear in the number of references.
     """
@@ -71,6 +71,8 @@ def named_holders(top: object) -> set[int]:
             if isinstance(child, _INNER) and id(child) not in seen:
                 seen.add(id(child))
                 waiting.append(child)
+        if len(seen) > most:
+            return None
         if not is_optimizer(mapping_of(value) or {}):
             for key, child in named_parts(value):
                 if isinstance(key, str) and isinstance(child, _INNER):

@@ -10,15 +10,12 @@ import numpy as np
 
 from loftr2flax import dtypes
 from loftr2flax.checkpoint import LeafInfo, Scratch
-from loftr2flax.errors import CorruptFile, LimitExceeded
+from loftr2flax.errors import CorruptFile
 from loftr2flax.formats.source_file import FETCH_AGAIN
 from loftr2flax.formats.torch_globals import TensorClaim
 
 MAX_DIMENSIONS = 32
 """numpy 1 has no more."""
-
-MAX_EXPANSION = 256 << 20
-"""Bytes that a leaf may have beyond its storage: an expanded tensor repeats what is stored once."""
 
 _SPAN = 32 << 20  # bytes fetched at once for a tensor that does not lie in one piece
 _TOO_MANY = 1 << 62
@@ -48,7 +45,6 @@ def check_claim(claim: TensorClaim, where: str) -> tuple[LeafInfo, TensorPlace |
 
     Raises:
       CorruptFile: sizes that are no sizes, or elements past the storage's end.
-      LimitExceeded: a tensor `MAX_EXPANSION` bytes larger than what is stored of it.
     """
     refused = claim.refused or ("" if claim.dtype in dtypes.NAMES else _refusal(claim.dtype))
     dtype = claim.dtype if claim.dtype in dtypes.NAMES else _STAND_INS.get(claim.dtype, "uint8")
@@ -67,11 +63,6 @@ def check_claim(claim: TensorClaim, where: str) -> tuple[LeafInfo, TensorPlace |
             f"{where}: the tensor would end at byte {end} of storage {claim.storage.key!r}, "
             f"which has {claim.storage.nbytes}",
             FETCH_AGAIN,
-        )
-    if size * width > claim.storage.nbytes + MAX_EXPANSION:
-        raise LimitExceeded(
-            f"{where}: {_times(shape)} elements are repeated from a storage of {claim.storage.nbytes} bytes",
-            "save the tensor before it is expanded",
         )
     place = TensorPlace(claim.storage.key, claim.storage.start + offset * width, shape, stride, dtype, claim.flags)
     return LeafInfo(shape, dtype, layout=_layout(shape, stride, offset, claim.flags)), place

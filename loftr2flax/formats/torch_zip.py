@@ -14,6 +14,7 @@ import numpy as np
 
 from loftr2flax.errors import CorruptFile, UnsupportedFile
 from loftr2flax.formats import pickle_machine
+from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.formats.provenance import from_json
 from loftr2flax.formats.source_file import FETCH_AGAIN
 from loftr2flax.formats.torch_checkpoint import TorchCheckpoint, Unpickled
@@ -22,9 +23,6 @@ from loftr2flax.formats.zip_archive import ZipArchive
 
 PROVENANCE_RECORD = "loftr2flax.json"
 """The record in which our own writer says how a file was made."""
-
-MAX_PICKLE = 256 << 20
-"""Bytes of the pickle; 100,000 tensors take about 20 million."""
 
 _VERSIONS = range(1, 11)  # torch's reader knows no later one, and has read all of these alike
 _SAVE_AGAIN = "load it in torch, then `torch.save(model.state_dict(), …)`"
@@ -39,12 +37,13 @@ class TorchZip(TorchCheckpoint):
 
     format = "torch"
 
-    def __init__(self, path: Path, state_dict: str | None = None) -> None:
-        self._archive = ZipArchive(path)
+    def __init__(self, path: Path, state_dict: str | None = None, limits: Limits = DEFAULT) -> None:
+        self._archive = ZipArchive(path, limits)
         try:
             self._top = _find_top(self._archive)
             swap = _check_byteorder(self._archive, self._top) != sys.byteorder
-            super().__init__(self._archive.path, _unpickle(self._archive, self._top), state_dict, swap=swap)
+            unpickled = _unpickle(self._archive, self._top, limits)
+            super().__init__(self._archive.path, unpickled, state_dict, limits, swap=swap)
         except BaseException:
             self._archive.close()
             raise
@@ -101,12 +100,13 @@ def _check_byteorder(archive: ZipArchive, top: str) -> str:
     return text.decode()
 
 
-def _unpickle(archive: ZipArchive, top: str) -> Unpickled:
+def _unpickle(archive: ZipArchive, top: str, limits: Limits) -> Unpickled:
     name = f"{top}/data.pkl"
     where = f"{archive.path}: record {name!r}"
     finder, table = GlobalFinder(), StorageTable()
-    data = archive.read(name, limit=MAX_PICKLE)
-    value, end = pickle_machine.run(data, where=where, find_global=finder, persistent_load=table)
+    limits.check_memory(4 * archive.entries[name].size, where, "the pickle")
+    data = archive.read(name, limit=limits.pickle)
+    value, end = pickle_machine.run(data, where=where, find_global=finder, persistent_load=table, limits=limits)
     if end != len(data):
         raise CorruptFile(f"{where}: {len(data) - end} bytes follow the pickle", FETCH_AGAIN)
     folder = f"{top}/data/"

@@ -11,8 +11,9 @@ from typing import Self
 import numpy as np
 
 from loftr2flax.errors import CorruptFile, LimitExceeded
+from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.formats.source_file import FETCH_AGAIN, SourceFile
-from loftr2flax.formats.zip_directory import MAX_ENTRIES, STORED, ZipEntry, read_directory
+from loftr2flax.formats.zip_directory import STORED, ZipEntry, read_directory
 
 __all__ = ["ZipArchive", "ZipEntry"]
 
@@ -31,11 +32,11 @@ class ZipArchive:
       CorruptFile, UnsupportedFile, LimitExceeded: its directory is refused.
     """
 
-    def __init__(self, path: Path, *, max_entries: int = MAX_ENTRIES) -> None:
+    def __init__(self, path: Path, limits: Limits = DEFAULT) -> None:
         self._source = SourceFile(path)
         self.path = self._source.path
         try:
-            entries, comment = read_directory(self._source, max_entries)
+            entries, comment = read_directory(self._source, limits)
         except BaseException:
             self._source.close()
             raise

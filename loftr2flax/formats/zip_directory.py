@@ -17,13 +17,14 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from loftr2flax.errors import CorruptFile, LimitExceeded, UnsupportedFile
+from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.formats.source_file import FETCH_AGAIN, SourceFile
 
 STORED, DEFLATED = 0, 8
 """The two methods that are read."""
 
-MAX_ENTRIES = 500_000
-"""Records in one archive; a directory is held in memory, about 500 bytes a record."""
+_PER_RECORD = 600  # bytes of memory that a record takes, with its name and its header in the directory
+_BESIDE = 100  # records beside the leaves: a pickle, a version, a byte order, and what another version may add
 
 _LOCAL = struct.Struct("<4s5H3I2H")  # signature, version, flags, method, time, date, crc, csize, size, name, extra
 _CENTRAL = struct.Struct("<4s6H3I5H2I")
@@ -66,20 +67,22 @@ class _Directory(NamedTuple):
     comment: bytes
 
 
-def read_directory(source: SourceFile, max_entries: int = MAX_ENTRIES) -> tuple[dict[str, ZipEntry], bytes]:
+def read_directory(source: SourceFile, limits: Limits = DEFAULT) -> tuple[dict[str, ZipEntry], bytes]:
     """The entries of the archive in directory order, without folders, and the archive's comment.
 
     Raises:
       CorruptFile: the archive is truncated, or contradicts itself.
       UnsupportedFile: encrypted or split archives, methods other than stored and deflated.
-      LimitExceeded: more than ``max_entries`` records.
+      LimitExceeded: more records, or a larger directory, than ``limits`` allow.
     """
     directory = _find_directory(source)
-    if directory.entries > max_entries:
+    if directory.entries > limits.tensors + _BESIDE:
         raise LimitExceeded(
-            f"{source.path}: the archive has {directory.entries} records, the limit is {max_entries}",
-            "no checkpoint is known that needs more; save it in parts if it is yours",
+            f"{source.path}: more than {limits.tensors} tensors and what stands beside them: "
+            f"it has {directory.entries} records",
+            f"if you trust the file, allow more of them with `--max-tensors {directory.entries}`",
         )
+    limits.check_memory(3 * directory.size + _PER_RECORD * directory.entries, source.path, "the archive's directory")
     entries: dict[str, ZipEntry] = {}
     extents: list[tuple[int, int, str]] = []
     for raw_name, flags, header_offset, entry in _central_headers(source, directory):

@@ -11,7 +11,8 @@ from loftr2flax.mapping.names import Hole, Segment
 from loftr2flax.mapping.nodes import Faults, nearest
 from loftr2flax.mapping.rules import Index, Rule, Spec, TensorMapping
 
-_MOST_NAMES = 100_000
+_MOST_NAMES = 100_000  # of one line
+_MOST_IN_ALL = 400_000  # all are written out
 
 
 def check_rules(mapping: TensorMapping, faults: Faults, spoken: Set[str] = frozenset()) -> bool:
@@ -21,6 +22,7 @@ def check_rules(mapping: TensorMapping, faults: Faults, spoken: Set[str] = froze
     """
     unread = faults.noted
     sound = True
+    names = 0
     for rule in mapping.rules:
         before = faults.noted
         for spec in (rule.source, rule.target):
@@ -28,7 +30,12 @@ def check_rules(mapping: TensorMapping, faults: Faults, spoken: Set[str] = froze
                 _check_name(mapping, rule, spec, faults)
         if faults.noted == before:
             _check_line(mapping, rule, faults)
+            names += sum(_count(mapping, spec) for spec in (rule.source, rule.target) if spec is not None)
         sound = sound and faults.noted == before
+    if names > _MOST_IN_ALL:
+        message = f"the lines together stand for more than {_MOST_IN_ALL} names"
+        faults.add(Place(mapping.path.name, 1, 1), message, "leave an index open: `0..`")
+        sound = False
     named = {
         name for rule in mapping.rules for spec in (rule.source, rule.target) if spec for name in spec.name.indices
     }
@@ -67,10 +74,15 @@ def _check_name(mapping: TensorMapping, rule: Rule, spec: Spec, faults: Faults) 
     both = [name for name in spec.name.indices if name in spec.layout.names]
     if both:
         faults.add(spec.place, f"{both[0]} stands in the name and in the brackets of '{spec}'")
-    closed = (mapping.indices[name].values for name in spec.name.indices)
-    if math.prod(len(values) for values in closed if values is not None) > _MOST_NAMES:
+    if _count(mapping, spec) > _MOST_NAMES:
         message = f"{rule.line!r} stands for more than {_MOST_NAMES} names"
         faults.add(spec.place, message, "leave an index open: `0..`")
+
+
+def _count(mapping: TensorMapping, spec: Spec) -> int:
+    """The names that one side of a line stands for, an open index counted once."""
+    closed = (mapping.indices[name].values for name in spec.name.indices)
+    return math.prod(len(values) for values in closed if values is not None)
 
 
 def _check_hole(hole: Hole, indices: list[Index], spec: Spec, faults: Faults) -> None:

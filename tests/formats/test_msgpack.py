@@ -15,7 +15,7 @@ from loftr2flax.errors import (
     UnsupportedTensor,
     UnwritableLeaf,
 )
-from loftr2flax.formats import msgpack_wire, open_checkpoint
+from loftr2flax.formats import Limits, msgpack_wire, open_checkpoint
 from loftr2flax.formats.msgpack_file import MsgpackFile
 
 
@@ -262,7 +262,7 @@ def test_long_keys_nested_do_not_multiply(tmp_path):
         inner = {"k" * 60_000: inner}
     path = tmp_path / "bad.msgpack"
     path.write_bytes(msgpack.packb(inner))
-    with pytest.raises(LimitExceeded, match="characters in their names"):
+    with pytest.raises(LimitExceeded, match="the names of its leaves would take more than the 268435456 bytes"):
         MsgpackFile(path)
 
 
@@ -282,8 +282,8 @@ def test_a_type_that_is_no_number_is_listed_and_refused_when_read(tmp_path):
 
 def test_too_many_leaves(tmp_path):
     path = write(tmp_path / "out.msgpack", "msgpack", {"a": leaf("int8", (2,)), "b": leaf("int8", (3,))})
-    with pytest.raises(LimitExceeded, match="more than 1 leaves"):
-        MsgpackFile(path, max_leaves=1)
+    with pytest.raises(LimitExceeded, match="more than 1 leaves and other values"):
+        MsgpackFile(path, Limits(tensors=1))
 
 
 def test_every_changed_byte_is_refused_or_read_as_flax_reads_it(tmp_path):

@@ -11,7 +11,7 @@ from sample_leaves import PROVENANCE, assert_holds, every_type, leaf, same_bits,
 from loftr2flax import dtypes
 from loftr2flax.checkpoint import Scratch
 from loftr2flax.errors import CorruptFile, InputError, LimitExceeded, UnsupportedTensor, UnwritableLeaf
-from loftr2flax.formats import open_checkpoint
+from loftr2flax.formats import Limits, open_checkpoint
 from loftr2flax.formats.npz_file import NpzFile
 
 _FOREIGN = tuple(name for name in dtypes.NAMES if not dtypes.is_native(name))
@@ -221,8 +221,8 @@ def test_records_that_are_not_arrays_are_listed(tmp_path):
 
 def test_too_many_records(tmp_path):
     path = write(tmp_path / "out.npz", "npz", {"a": leaf("int8", (2,)), "b": leaf("int8", (3,))})
-    with pytest.raises(LimitExceeded, match="2 records, the limit is 1"):
-        NpzFile(path, max_leaves=1)
+    with pytest.raises(LimitExceeded, match="2 tensors, the limit is 1"):
+        open_checkpoint(path, limits=Limits(tensors=1))
 
 
 def test_opening_reads_headers_only(tmp_path):

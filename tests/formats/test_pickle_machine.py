@@ -17,6 +17,7 @@ from torch_files import Call
 
 from loftr2flax.errors import CorruptFile, LimitExceeded, Loftr2FlaxError
 from loftr2flax.formats import pickle_machine
+from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.formats.pickle_machine import PickleTruncated
 from loftr2flax.formats.pickle_values import OddKey, Opaque, OpaqueObject
 from loftr2flax.formats.torch_globals import GlobalFinder
@@ -24,9 +25,10 @@ from loftr2flax.formats.torch_globals import GlobalFinder
 PROTOCOLS = range(6)
 
 
-def run(data: bytes, finder: GlobalFinder | None = None) -> object:
+def run(data: bytes, finder: GlobalFinder | None = None, limits: Limits = DEFAULT) -> object:
+    found = finder or GlobalFinder()
     value, end = pickle_machine.run(
-        data, where="f.pkl", find_global=finder or GlobalFinder(), persistent_load=lambda name: ("persistent", name)
+        data, where="f.pkl", find_global=found, persistent_load=lambda name: ("persistent", name), limits=limits
     )
     assert end == len(data)
     return value
@@ -242,19 +244,19 @@ def test_keys_that_would_take_for_ever_to_hash_are_kept_aside() -> None:
 
 @pytest.mark.parametrize("data", [b"]" * 3_000_000 + b".", b"(" * 3_000_000 + b"."], ids=["lists", "marks"])
 def test_too_much_waiting_is_refused(data: bytes) -> None:
-    with pytest.raises(LimitExceeded, match="2000000 waiting values"):
-        run(data)
+    with pytest.raises(LimitExceeded, match="the pickle would take more than the 100000000 bytes of memory"):
+        run(data, limits=Limits(memory=100_000_000))
 
 
 def test_copying_one_list_again_and_again_is_refused() -> None:
     data = b"](" + b"N" * 100_000 + b"eq\x00" + b"cbuiltins\nset\nq\x010" + b"h\x01h\x00\x85R0" * 1_000_000 + b"."
-    with pytest.raises(LimitExceeded, match="more than 12000000 steps"):
+    with pytest.raises(LimitExceeded, match="bytes of memory"):
         run(data)
 
 
 def test_too_many_steps_are_refused() -> None:
-    with pytest.raises(LimitExceeded, match="more than 12000000 steps"):
-        run(b"N" + b"N0" * 10_100_000 + b".")
+    with pytest.raises(LimitExceeded, match="more than 60000 steps"):
+        run(b"N" + b"N0" * 40_000 + b".", limits=Limits(tensors=2000))
 
 
 def test_persistent_ids() -> None:

@@ -20,7 +20,7 @@ from loftr2flax.errors import (
     UnsupportedTensor,
     UnwritableLeaf,
 )
-from loftr2flax.formats import open_checkpoint
+from loftr2flax.formats import Limits, open_checkpoint
 from loftr2flax.formats.safetensors_file import SafetensorsFile
 from loftr2flax.formats.safetensors_index import ShardedSafetensors
 
@@ -183,14 +183,14 @@ def test_a_bool_is_0_or_1(tmp_path):
 def test_too_many_tensors(tmp_path):
     path = write(tmp_path / "out.safetensors", "safetensors", {"a": leaf("int8", (2,)), "b": leaf("int8", (3,))})
     with pytest.raises(LimitExceeded, match="2 tensors, the limit is 1"):
-        SafetensorsFile(path, max_leaves=1)
+        SafetensorsFile(path, Limits(tensors=1))
 
 
 def test_a_header_of_millions_of_numbers_is_refused_before_it_is_parsed(tmp_path):
     path = tmp_path / "bad.safetensors"
     path.write_bytes(_file(b'{"a": [' + b"0," * 1000 + b"0]}"))
-    with pytest.raises(LimitExceeded, match="the header has more than 50 tensors' worth of fields"):
-        SafetensorsFile(path, max_leaves=50)
+    with pytest.raises(LimitExceeded, match="the header would take more than the 100000 bytes of memory"):
+        SafetensorsFile(path, Limits(memory=100_000))
 
 
 def test_a_file_of_many_gigabytes(tmp_path):

@@ -29,7 +29,7 @@ from loftr2flax.errors import (
     UnsupportedFile,
     UnsupportedTensor,
 )
-from loftr2flax.formats import torch_tensors
+from loftr2flax.formats import Limits, open_checkpoint, torch_tensors
 from loftr2flax.formats.torch_zip import TorchZip
 
 
@@ -294,7 +294,6 @@ BAD_CLAIMS: dict[str, tuple[Claim, type[InputError], str]] = {
     "product_overflows": (Claim(Stored(), (1 << 40, 1 << 40), (0, 0)), CorruptFile, "more than any machine can"),
     "stride_overflows": (Claim(Stored(), (3,), (1 << 61,)), CorruptFile, "of storage '0', which has 24"),
     "strides_missing": (Claim(Stored(), (2, 3), (1,)), CorruptFile, "2 sizes and 1 strides"),
-    "expansion_bomb": (Claim(Stored(), (1 << 30, 6), (0, 1)), LimitExceeded, "are repeated from a storage of 24 bytes"),
     "absent_storage": (Claim(Stored("9"), (2, 3), (3, 1)), CorruptFile, "the file has no storage '9'"),
     "storage_too_short": (Claim(Stored(count=7), (2, 3), (3, 1)), CorruptFile, "claimed to have 28 bytes and has 24"),
     "storage_too_long": (Claim(Stored(count=5), (5,), (1,)), CorruptFile, "claimed to have 20 bytes and has 24"),
@@ -310,6 +309,17 @@ def test_claims_past_the_truth_are_refused_by_leaf(name: str, tmp_path: Path) ->
     assert reason in caught.value.message
     assert caught.value.message.startswith(f"{path}: 'layer.w': ")
     assert caught.value.hint
+
+
+def test_an_expanded_tensor_is_refused_beyond_what_was_allowed(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path / "bad.pt", {"layer.w": Claim(Stored(), (1 << 22, 6), (0, 1))})
+    with pytest.raises(
+        LimitExceeded, match=r"its leaves would take 100663296 bytes .* the largest is 'layer.w'"
+    ) as caught:
+        open_checkpoint(path)
+    assert caught.value.hint.endswith("`--max-bytes 100663296`")
+    with open_checkpoint(path, limits=Limits(bytes=100663296)) as checkpoint:
+        assert checkpoint.infos["layer.w"].shape == (1 << 22, 6)
 
 
 BAD_STORAGES: dict[str, tuple[object, str]] = {

@@ -16,7 +16,7 @@ import torch
 from torch_files import write_zip
 
 from loftr2flax.errors import CorruptFile, LimitExceeded, Loftr2FlaxError, MissingInput, UnsupportedFile
-from loftr2flax.formats import source_file
+from loftr2flax.formats import Limits, source_file
 from loftr2flax.formats.zip_archive import ZipArchive
 
 LONG = bytes(range(256)) * 5000
@@ -351,9 +351,9 @@ def test_deflated_data_that_is_garbled(tmp_path: Path) -> None:
 
 
 def test_too_many_records(tmp_path: Path) -> None:
-    path = write_zip(tmp_path / "many.zip", {f"t/{i}": b"" for i in range(11)})
-    with pytest.raises(LimitExceeded, match="has 11 records, the limit is 10"):
-        ZipArchive(path, max_entries=10)
+    path = write_zip(tmp_path / "many.zip", {f"t/{i}": b"" for i in range(111)})
+    with pytest.raises(LimitExceeded, match="more than 10 tensors and what stands beside them: it has 111 records"):
+        ZipArchive(path, Limits(tensors=10))
 
 
 def test_every_byte_mutated(tmp_path: Path) -> None:
