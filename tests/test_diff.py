@@ -627,7 +627,7 @@ class TestPage:
             assert done.code == 1
             assert not {"\x1b", "\x07"} & set(done.out + done.err)
             assert not any(line.startswith("::") for line in done.out.splitlines())
-        assert "a\\n::error::forged\\x1b[31m.w" in call("diff", "a.pt", "b.pt").out
+        assert "error::forged\\x1b[31m.w" in call("diff", "a.pt", "b.pt").out
 
     def test_json(self, call: Run, tmp_path: Path) -> None:
         save(tmp_path / "a.npz", base())

@@ -161,7 +161,7 @@ def test_no_mapping_fits(call: Run, leaves: dict[str, np.ndarray], tmp_path: Pat
     np.savez(tmp_path / "own.npz", **{"fc/kernel": weight.numpy().T, "fc/bias": weight[:, 0].numpy()})
     done = call("diff", "own.pt", "own.npz")
     assert done.code == 1
-    assert "no mapping was found, so names are compared as they are: " in done.err
+    assert "note: no shipped mapping fits, so names are compared as they are; " in done.err
     assert "the same numbers: fc.weight → fc/kernel, the same numbers, transposed: axes [1, 0] of the left" in done.out
     assert "only names changed: 2 renamed" in done.out
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from loftr2flax.cli import options
+from loftr2flax.cli import machine, options
 from loftr2flax.cli.output import emit_json, progress_bar, say
 from loftr2flax.errors import UsageError
 
@@ -64,11 +64,14 @@ def diff(
     full: Full = False,
     limit: Limit = 40,
     exit_zero: ExitZero = False,
+    form: machine.Format = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Compare two checkpoints of any format or framework, leaf by leaf and bit for bit."""
     from loftr2flax.cli import diff_page
+
+    machine.one_form(json, form)
     from loftr2flax.compare.diff import diff_checkpoints
     from loftr2flax.compare.values import DIFFERENT
 
@@ -84,7 +87,11 @@ def diff(
             state_dict=_both("--state-dict", state_dict),
             progress=progress,
         )
-    if json:
+    if form:
+        from loftr2flax.findings import of_diff
+
+        machine.show(of_diff(found), form)
+    elif json:
         emit_json("diff", describe(found))
     else:
         for note in found.notes:
@@ -161,7 +168,7 @@ def _measures(m: Measures | None) -> dict[str, Any] | None:
         "rel_l2": _finite(m.rel_l2),
         "cosine": m.cosine,
         "max_ulp": m.max_ulp,
-        "scale": _finite(m.scale),
+        "scale": m.scale,
     }
 
 

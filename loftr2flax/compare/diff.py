@@ -24,6 +24,7 @@ from loftr2flax.mapping import TensorMapping, shipped_names
 Both = str | tuple[str | None, str | None] | None
 """One word for both sides, or one for each."""
 Progress = Callable[[int, int], None]
+_NO_MAPPING = "no shipped mapping fits, so names are compared as they are; `--mapping` takes one of your own"
 
 
 def diff_checkpoints(
@@ -115,11 +116,10 @@ def _opened(
             return
         try:
             table = stack.enter_context(_through(files, trees.index(False), mapping, wishes))
-        except MappingMismatch as error:
+        except MappingMismatch:
             if mapping is not None or wishes.prefixes != (None, None) or _made_by_a_strange_one(files):
                 raise
-            nearest = error.message.splitlines()[0]
-            table = _by_name(files, wishes, (f"no mapping was found, so names are compared as they are: {nearest}",))
+            table = _by_name(files, wishes, (_NO_MAPPING,))
         yield table
 
 

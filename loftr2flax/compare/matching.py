@@ -67,7 +67,8 @@ class _Comparison:
         for pair, verdict in self._judged(pairs):
             self._note(pair, verdict)
         side = "left" if prefix[0] else "right"
-        self.notes.append(f"{''.join(prefix)!r} stands before {len(pairs):,} names on the {side} alone")
+        names = "1 name" if len(pairs) == 1 else f"{len(pairs):,} names"
+        self.notes.append(f"{''.join(prefix)!r} stands before {names} on the {side} alone")
 
     def by_content(self) -> None:
         """Leaves that hold the same numbers under names that have nothing in common."""

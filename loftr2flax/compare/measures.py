@@ -128,7 +128,7 @@ class Gathering:
             error / length if length and known else None,
             cosine(float(self._sums[3]), length, other) if known else None,
             self._max_ulp if self._steps else None,
-            self._scale,
+            min(self._scale, float(np.finfo(np.float64).max)),
             self._one_sided,
         )
 

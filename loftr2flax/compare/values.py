@@ -10,7 +10,6 @@ Every leaf of either file is in exactly one finding, but for those that globs or
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +69,7 @@ class Measures:
       rel_l2: ‖right − left‖ / ‖left‖ over pairs that are finite; None where left is zero.
       cosine: of the two as vectors; None where one is zero.
       max_ulp: the largest distance in steps of the dtype; None where the dtypes differ or are not floating-point.
-      scale: the largest finite magnitude on either side.
+      scale: the largest magnitude on either side of a pair that is finite.
       one_sided: elements that are NaN, or infinite, on one side and not so on the other.
     """
 
@@ -93,8 +92,7 @@ class Measures:
 
     def within(self, tolerance: float) -> bool:
         """Whether no element is off by more than ``tolerance`` times `scale`, and NaN and infinities agree."""
-        known = not self.one_sided and math.isfinite(self.scale)
-        return known and (self.max_abs or 0.0) <= tolerance * self.scale
+        return not self.one_sided and (self.max_abs or 0.0) <= tolerance * self.scale
 
     def __str__(self) -> str:
         share = "all" if self.changed == self.elements else f"{self.changed:,} of {self.elements:,}"

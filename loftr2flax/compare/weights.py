@@ -43,6 +43,19 @@ class WeightsVerdict:
         """Whether something was compared, and all of it is equal."""
         return self.compared > 0 and not self.differences
 
+    @property
+    def summary(self) -> str:
+        """The answer in one line."""
+        count = len(self.differences)
+        if not self.compared:
+            answer = "nothing could be compared"
+        elif count:
+            answer = "1 leaf differs" if count == 1 else f"{count:,} leaves differ"
+        else:
+            answer = "same, bit for bit" + (f" after the cast to {', '.join(self.cast)}" if self.cast else "")
+        counted = f"{self.compared:,} {'leaf' if self.compared == 1 else 'leaves'}, {self.numbers:,} numbers"
+        return f"{counted} compared by {self.plan.mapping.name}: {answer}"
+
     def __repr__(self) -> str:
         return f"<{self.compared} leaves compared by {self.plan.mapping.name}: {len(self.differences)} differ>"
 
