@@ -48,6 +48,11 @@ class ShardedSafetensors(Checkpoint):
         super().__init__(target, Contents(infos, provenance=_provenance(metadata)))
         self.separator = "/" if any("/" in name for name in infos) else "."
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """See `Checkpoint.files`."""
+        return (self.path, *(shard.path for shard in self._shards.values()))
+
     def read(self, name: str, scratch: Scratch | None = None) -> np.ndarray:
         """See `Checkpoint.read`."""
         self.info(name)

@@ -57,9 +57,7 @@ def _fuzz(name: str, inputs: Path, seconds: int) -> list[int]:
             f"-rss_limit_mb={_MEMORY}", "-print_final_stats=1", "-verbosity=1", f"-artifact_prefix={found}/",
             str(inputs),
         ]  # fmt: skip
-        done = subprocess.run(
-            words, capture_output=True, text=True, errors="replace", check=False
-        )  # stderr: libFuzzer's
+        done = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)
         counted = re.search(r"number_of_executed_units: (\d+)", done.stderr)
         executions += int(counted[1]) if counted else 0
         if done.returncode == 0:

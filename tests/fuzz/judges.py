@@ -1,4 +1,4 @@
-"""What a fuzzed file is held against: refused with an error of ours, or equal to what the format's own library reads."""
+"""What a fuzzed file is held against: refused by our errors, or equal to what the format's own library reads."""
 
 from __future__ import annotations
 
@@ -65,6 +65,10 @@ def assert_same(name: str, ours: np.ndarray, theirs: np.ndarray) -> None:
     wanted = (theirs.shape, theirs.dtype.name, theirs.tobytes())
     if said != wanted:
         raise Disagreement(f"{name!r}: read as {said!r:.300}, the library has {wanted!r:.300}")
+
+
+def none(checkpoint: Checkpoint, leaves: Leaves) -> None:
+    """No library reads it, or another format's may; that it ends as it should is all."""
 
 
 def torch_judge(checkpoint: Checkpoint, leaves: Leaves) -> None:

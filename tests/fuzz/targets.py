@@ -65,7 +65,7 @@ def _torch_legacy(data: bytes) -> bool:
 def _any_file(data: bytes) -> bool:
     """Whatever it is: only that it ends as it should is judged."""
     _FILE.write_bytes(data)
-    return judges.refused_or_equal(_FILE, lambda checkpoint, leaves: None)
+    return judges.refused_or_equal(_FILE, judges.none)
 
 
 def _pickle_seeds() -> Iterator[bytes]:
@@ -155,7 +155,7 @@ def _npy_seeds() -> Iterator[bytes]:
 
 def _npz(data: bytes) -> bool:
     _FILE.write_bytes(data)
-    return judges.refused_or_equal(_FILE, judges.numpy_judge if data[:2] == b"PK" else lambda checkpoint, leaves: None)
+    return judges.refused_or_equal(_FILE, judges.numpy_judge if data[:2] == b"PK" else judges.none)
 
 
 def _npz_seeds() -> Iterator[bytes]:
@@ -172,10 +172,8 @@ def _npz_seeds() -> Iterator[bytes]:
 
 def _safetensors(data: bytes) -> bool:
     _FILE.write_bytes(data)
-    return judges.refused_or_equal(
-        _FILE,
-        judges.safetensors_judge if data[8:9] == b"{" and data[4:8] == bytes(4) else lambda checkpoint, leaves: None,
-    )
+    ours = data[8:9] == b"{" and data[4:8] == bytes(4)
+    return judges.refused_or_equal(_FILE, judges.safetensors_judge if ours else judges.none)
 
 
 def _safetensors_seeds() -> Iterator[bytes]:
@@ -205,7 +203,7 @@ def _index(data: bytes) -> bool:
         safetensors.numpy.save_file({"a": np.arange(6.0).reshape(2, 3)}, _FILE.with_name(_SHARDS[0]))
         safetensors.numpy.save_file({"b": np.arange(5), "c": np.float32([2])}, _FILE.with_name(_SHARDS[1]))
     _FILE.write_bytes(data)
-    judge = judges.shards_judge if data.lstrip()[:1] == b"{" else lambda checkpoint, leaves: None
+    judge = judges.shards_judge if data.lstrip()[:1] == b"{" else judges.none
     return judges.refused_or_equal(_FILE, judge)
 
 
@@ -221,7 +219,7 @@ def _index_seeds() -> Iterator[bytes]:
 def _msgpack(data: bytes) -> bool:
     _FILE.write_bytes(data)
     judge = judges.flax_judge if data[:1] and (0x80 <= data[0] <= 0x8F or data[0] in (0xDE, 0xDF)) else None
-    return judges.refused_or_equal(_FILE, judge or (lambda checkpoint, leaves: None))
+    return judges.refused_or_equal(_FILE, judge or judges.none)
 
 
 def _msgpack_seeds() -> Iterator[bytes]:
@@ -229,17 +227,14 @@ def _msgpack_seeds() -> Iterator[bytes]:
     import ml_dtypes
     import numpy as np
 
+    pack = flax.serialization.msgpack_serialize
     tree = {"params": {"d": {"kernel": np.arange(6, dtype="<f4").reshape(2, 3), "bias": np.arange(3, dtype="<i2")}}}
-    yield flax.serialization.msgpack_serialize(tree)
-    yield flax.serialization.msgpack_serialize(
-        {**tree, "step": np.int64(7), "n": 3, "x": 1.5, "s": "text", "none": None}
-    )
-    yield flax.serialization.msgpack_serialize(
-        {"b": np.array([1, 2], ml_dtypes.bfloat16), "l": [np.ones(2), np.ones(3)]}
-    )
+    yield pack(tree)
+    yield pack({**tree, "step": np.int64(7), "n": 3, "x": 1.5, "s": "text", "none": None})
+    yield pack({"b": np.array([1, 2], ml_dtypes.bfloat16), "l": [np.ones(2), np.ones(3)]})
     chunks = {"0": np.arange(4, dtype="<f4"), "1": np.arange(2, dtype="<f4")}
     marked = {"__msgpack_chunked_array__": True, "shape": {"0": 2, "1": 3}, "chunks": chunks}
-    yield flax.serialization.msgpack_serialize({"k": marked})
+    yield pack({"k": marked})
 
 
 # mappings
