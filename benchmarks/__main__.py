@@ -2,13 +2,17 @@
 
 import sys
 
-from benchmarks import conversion, detection, differences, forward
+from benchmarks import conversion, detection, differences, false_alarms, forward, parity, parity_matrix, scale
 
 BENCHMARKS = {
     "conversion": conversion.run,
     "differences": differences.run,
+    "scale": scale.run,
     "forward": forward.run,
+    "parity": parity.run,
+    "parity_matrix": parity_matrix.run,
     "detection": detection.run,
+    "false_alarms": false_alarms.run,
 }
 """Every benchmark by name."""
 

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from loftr2flax import dtypes
 from loftr2flax.checkpoint import Checkpoint, LeafInfo
 from loftr2flax.convert import Order, prepared
 from loftr2flax.flaxtree import Tree, nested
 from loftr2flax.formats import open_checkpoint
+from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.mapping import TensorMapping
 from loftr2flax.parity.weights import leaf_digest
 from loftr2flax.plan import Move, Plan, run_move
@@ -45,8 +47,22 @@ class Pair:
         return {self.key(name): info for name, info in self.source.infos.items() if self._ours(name)}
 
     def state(self) -> dict[str, np.ndarray]:
-        """The torch network's tensors by its own keys; types that torch does not take from numpy as float32."""
-        return {self.key(name): _plain(self.source.read(name)) for name in self.source.infos if self._ours(name)}
+        """The torch network's tensors by its own keys; types that torch does not take from numpy as float32.
+
+        What the conversion cast to a narrower type is rounded in the same way here.
+        """
+        casts = self.casts
+        return {
+            self.key(name): _plain(_rounded(self.source.read(name), casts.get(name)))
+            for name in self.source.infos
+            if self._ours(name)
+        }
+
+    @property
+    def casts(self) -> dict[str, str]:
+        """Tensor of the source → the type that its numbers went through on the way to the target."""
+        cast = (move for move in self.plan.moves if move.stored != move.info.dtype)
+        return {name: move.info.dtype for move in cast for name in move.inputs}
 
     def variables(self) -> Tree:
         """The target's nested tree."""
@@ -77,17 +93,20 @@ def opened(
     facts: Mapping[str, Any],
     prefix: str | None,
     state_dict: str | None,
+    limits: Limits = DEFAULT,
 ) -> Iterator[Pair]:
     """Both files with their plan; they are closed when the block ends.
 
     Raises:
       Loftr2FlaxError: a file is refused, or the mapping does not fit the source.
     """
-    with open_checkpoint(target) as actual:
+    with open_checkpoint(target, limits=limits) as actual:
         made = actual.contents.provenance or {}
         if mapping is None:
             mapping = made_with(made) or None
-        order = Order(mapping, format="npz", prefix=prefix, state_dict=state_dict, dtype=made.get("dtype"))
+        order = Order(
+            mapping, format="npz", prefix=prefix, state_dict=state_dict, dtype=made.get("dtype"), limits=limits
+        )
         with prepared(source, None, order) as job:
             stated = {**job.plan.mapping.facts, **_facts(made, job.plan), **facts}
             yield Pair(job.source, actual, job.plan, stated, _root(job.plan))
@@ -114,6 +133,10 @@ def _root(plan: Plan) -> str:
     """A plan's root ends with the mapping's subtree, and the network's own keys begin with that subtree."""
     at = ".".join(plan.mapping.at)
     return plan.root.removesuffix(at).removesuffix(".") if at else plan.root
+
+
+def _rounded(array: np.ndarray, kind: str | None) -> np.ndarray:
+    return array if kind is None else array.astype(dtypes.numpy_dtype(kind))
 
 
 def _plain(array: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import Any
 from loftr2flax.errors import UsageError
 from loftr2flax.filehash import FileHash
 from loftr2flax.formats import open_checkpoint
+from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.mapping import TensorMapping
 from loftr2flax.parity.culprit import find_culprit, hold_against_mistakes
 from loftr2flax.parity.environment import environment, require
@@ -43,6 +44,7 @@ class Trial:
       flax: a user's own Flax network, the same; None for the LoFTR of this package.
       save_golden: where to write what torch said.
       force: replace a golden bundle that is there.
+      limits: what each file may ask of this machine.
     """
 
     mapping: str | os.PathLike[str] | TensorMapping | None = None
@@ -57,6 +59,7 @@ class Trial:
     flax: Any = None
     save_golden: str | os.PathLike[str] | None = None
     force: bool = False
+    limits: Limits = DEFAULT
 
 
 def verify_parity(
@@ -85,7 +88,7 @@ def verify_parity(
     if trial.torch is not None and trial.flax is None:
         raise UsageError("--torch alone: a network of your own has two sides", "add `--flax package.module:factory`")
     require(*(() if trial.torch else ("torch", "kornia")), *(() if trial.flax else ("jax", "flax")))
-    with opened(source, target, mapping, trial.facts, trial.prefix, trial.state_dict) as pair:
+    with opened(source, target, mapping, trial.facts, trial.prefix, trial.state_dict, trial.limits) as pair:
         report = _compare(pair, trial)
     return replace(
         report,
@@ -102,6 +105,7 @@ def verify_golden(
     *,
     flax: Any = None,
     facts: Mapping[str, Any] | None = None,
+    limits: Limits = DEFAULT,
 ) -> ParityReport:
     """Judges a target by a bundle that `verify_parity` saved. Torch is not needed.
 
@@ -110,6 +114,7 @@ def verify_golden(
       target: the Flax tree.
       flax: a user's own Flax network, as in `Trial`.
       facts: overrule those of the bundle.
+      limits: what the target may ask of this machine.
 
     Raises:
       Loftr2FlaxError: a file is refused, or is no bundle.
@@ -117,7 +122,7 @@ def verify_golden(
     started = time.perf_counter()
     if flax is None:
         require("jax", "flax")
-    with open_golden(golden) as bundle, open_checkpoint(target) as actual:
+    with open_golden(golden) as bundle, open_checkpoint(target, limits=limits) as actual:
         subject = _described(bundle, {**bundle.facts, **(facts or {})}, flax)
         weights = check_weights(bundle.expected, lambda path: None, actual, subject.stage_of, subject.heads)
         report = ParityReport(
@@ -142,7 +147,8 @@ def _compare(pair: Pair, trial: Trial) -> ParityReport:
     expected = pair.expected()
     weights = check_weights(expected, pair.array, pair.target, subject.stage_of, subject.heads)
     name = pair.plan.mapping.name
-    report = ParityReport("", "", name, subject.title, (), weights, config=subject.config)
+    notes = _told_of_casts(pair)
+    report = ParityReport("", "", name, subject.title, (), weights, config=subject.config, notes=notes)
     runnable = _runnable(weights)
     if not runnable and trial.save_golden is None:
         return replace(report, culprit=find_culprit(report))
@@ -196,6 +202,13 @@ def _described(bundle: Bundle, facts: Mapping[str, Any], flax: Any) -> Subject:
     return loftr.loftr_subject(loftr.config_from_json(bundle.config, facts), bundle.whole, candidate)
 
 
+def _told_of_casts(pair: Pair) -> tuple[str, ...]:
+    """By what a tree in a narrower type is judged."""
+    kinds = " and ".join(sorted(set(pair.casts.values())))
+    rest = "torch ran with its weights rounded likewise. The verdict is on the computation, not on what the cast costs"
+    return (f"the conversion cast weights to {kinds}, and {rest}",) if kinds else ()
+
+
 def _runnable(weights: WeightsCheck) -> bool:
     """Whether a network can be built from the target: every leaf is there, in its shape."""
     return weights.compared > 0 and not any(finding.cause in ABSENT for finding in weights.findings)
@@ -220,7 +233,13 @@ def _with_gradients(
     """Adds coverage, and gradients where they are asked for."""
     oracle: Any = torch.oracle
     if not differentiable(oracle):
-        return replace(report, notes=("coverage is not measured: the torch side gives no gradients",))
+        return replace(
+            report,
+            notes=(
+                *report.notes,
+                "coverage is not measured: the torch side gives no gradients",
+            ),
+        )
     moves = pair.plan.moves
     covered = coverage(moves, pair.key, oracle, records, subject.outputs)
     report = replace(report, coverage=covered)
@@ -228,7 +247,13 @@ def _with_gradients(
         return report
     sides: Any = (oracle, torch.reference, candidate)
     if not differentiable(*sides):
-        return replace(report, notes=("gradients are not compared: one side gives none",))
+        return replace(
+            report,
+            notes=(
+                *report.notes,
+                "gradients are not compared: one side gives none",
+            ),
+        )
     found = check_gradients(moves, pair.key, sides, records[0], subject.outputs, report.runs[0].inputs.title)
     return replace(report, gradients=found)
 

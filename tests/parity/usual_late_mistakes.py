@@ -137,9 +137,8 @@ def factory(*mistakes: str) -> Callable[..., LateStages]:
     def make(variables: Mapping[str, Any], facts: Mapping[str, Any]) -> LateStages:
         known = {name: value for name, value in facts.items() if name != "model"}
         matching = "sinkhorn" if "coarse_matching" in variables["params"] else "dual_softmax"
-        config = LoFTRConfig(
-            block_dims=(16, 24, 32), coarse_layers=("self", "cross"), **{"matching": matching, **known}
-        )
+        layers: Any = ("self", "cross") * (len(variables["params"]["loftr_coarse"]) // 2)
+        config = LoFTRConfig(block_dims=(16, 24, 32), coarse_layers=layers, **{"matching": matching, **known})
         return LateStages(FlaxLoFTR(config, variables), config, frozenset(mistakes))
 
     return make
