@@ -78,6 +78,9 @@ def convert(
     allow_loss: AllowLoss = False,
     max_shard_size: MaxShardSize = None,
     force: Force = False,
+    max_tensors: options.MaxTensors = None,
+    max_bytes: options.MaxBytes = None,
+    max_memory: options.MaxMemory = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -101,6 +104,7 @@ def convert(
         choose=options.parse_choices(choose or []),
         allow_loss=allow_loss,
         max_shard_size=options.parse_size("--max-shard-size", max_shard_size),
+        limits=options.limits(max_tensors, max_bytes, max_memory),
     )
     try:
         with prepared(source, out, order, digest) as job:

@@ -65,6 +65,9 @@ def diff(
     limit: Limit = 40,
     exit_zero: ExitZero = False,
     form: machine.Format = None,
+    max_tensors: options.MaxTensors = None,
+    max_bytes: options.MaxBytes = None,
+    max_memory: options.MaxMemory = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -86,6 +89,7 @@ def diff(
             prefix=_both("--prefix", prefix),
             state_dict=_both("--state-dict", state_dict),
             progress=progress,
+            limits=options.limits(max_tensors, max_bytes, max_memory),
         )
     if form:
         from loftr2flax.findings import of_diff

@@ -15,6 +15,7 @@ from loftr2flax.fetch import source
 
 if TYPE_CHECKING:
     from loftr2flax.explain import Claim
+    from loftr2flax.formats import Limits
     from loftr2flax.mapping import Direction, Rule, TensorMapping
     from loftr2flax.plan import Plan
 
@@ -65,6 +66,9 @@ def check(
     names: Names,
     prefix: options.Prefix = None,
     state_dict: options.StateDict = None,
+    max_tensors: options.MaxTensors = None,
+    max_bytes: options.MaxBytes = None,
+    max_memory: options.MaxMemory = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -72,12 +76,13 @@ def check(
     from loftr2flax.mapping import load_mapping
 
     names, file = _parted(names)
+    limits = options.limits(max_tensors, max_bytes, max_memory)
     sound: list[tuple[TensorMapping, Plan | None]] = []
     refused: list[Loftr2FlaxError] = []
     for name in names:
         try:
             mapping = load_mapping(name)
-            sound.append((mapping, _fit(mapping, file, prefix, state_dict) if file else None))
+            sound.append((mapping, _fit(mapping, file, prefix, state_dict, limits) if file else None))
         except Loftr2FlaxError as error:
             if len(names) == 1:
                 raise
@@ -170,6 +175,9 @@ def explain(
     key: Key,
     mapping: options.MappingName = None,
     file: Sizes = None,
+    max_tensors: options.MaxTensors = None,
+    max_bytes: options.MaxBytes = None,
+    max_memory: options.MaxMemory = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -177,6 +185,7 @@ def explain(
     from loftr2flax.explain import explain_key
     from loftr2flax.mapping import load_mapping, shipped_names
 
+    limits = options.limits(max_tensors, max_bytes, max_memory)
     loaded = {m.name: m for m in map(load_mapping, [mapping] if mapping else shipped_names())}
     found = [claim for candidate in loaded.values() for claim in explain_key(candidate, key)]
     if not found:
@@ -198,23 +207,23 @@ def explain(
         rows += [("axes", claim.layout)] if claim.layout else []
         rows += [("meaning", claim.meaning), ("class", claim.line_class)]
         rows += [("group", f"{claim.rule.group[0]}: {claim.rule.group[1]}")] if claim.rule.group else []
-        rows += [("shape", shape) for shape in _shapes(claim, loaded[claim.mapping], file)]
+        rows += [("shape", shape) for shape in _shapes(claim, loaded[claim.mapping], file, limits)]
         table(rows)
 
 
-def _shapes(claim: Claim, mapping: TensorMapping, file: Path | None) -> list[str]:
+def _shapes(claim: Claim, mapping: TensorMapping, file: Path | None, limits: Limits) -> list[str]:
     if file is None:
         return []
-    plan = _fit(mapping, file, None, None)
+    plan = _fit(mapping, file, None, None, limits)
     wanted = {*claim.flax, *claim.torch.split(", ")}
     return [f"{move.leaf} {move.info.shape} {move.info.dtype}" for move in plan.moves if move.leaf in wanted]
 
 
-def _fit(mapping: TensorMapping, file: Path, prefix: str | None, state_dict: str | None) -> Plan:
+def _fit(mapping: TensorMapping, file: Path, prefix: str | None, state_dict: str | None, limits: Limits) -> Plan:
     from loftr2flax.formats import open_checkpoint
     from loftr2flax.plan import Wishes, build_plan
 
-    with open_checkpoint(file, state_dict) as checkpoint:
+    with open_checkpoint(file, state_dict, limits) as checkpoint:
         direction: Direction = "forward" if checkpoint.separator == "." else "reverse"
         return build_plan(mapping, checkpoint.infos, direction, Wishes(prefix=prefix), str(file))
 

@@ -56,6 +56,9 @@ def match(
     state_dict: options.StateDict = None,
     draw: Draw = None,
     force: Force = False,
+    max_tensors: options.MaxTensors = None,
+    max_bytes: options.MaxBytes = None,
+    max_memory: options.MaxMemory = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -64,7 +67,9 @@ def match(
         _check_drawing(draw, (image0, image1, weights), force)
     from loftr2flax.matching import load_weights, match_images
 
-    loaded = load_weights(weights, options.parse_facts(facts or []), state_dict)
+    loaded = load_weights(
+        weights, options.parse_facts(facts or []), state_dict, options.limits(max_tensors, max_bytes, max_memory)
+    )
     found = match_images(image0, image1, loaded, longest=size, threshold=threshold, top=top)
     if draw is not None:
         _draw(found, draw, force)

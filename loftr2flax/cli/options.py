@@ -12,6 +12,7 @@ from loftr2flax.errors import UsageError
 from loftr2flax.fetch import source
 
 if TYPE_CHECKING:
+    from loftr2flax.formats import Limits
     from loftr2flax.mapping.names import IndexValue
 
 
@@ -48,8 +49,51 @@ StateDict = Annotated[
         help="Which dict of tensors in the file to take (e.g. model_ema); '' is the file itself.",
     ),
 ]
+MaxTensors = Annotated[
+    int | None,
+    typer.Option(
+        "--max-tensors",
+        metavar="N",
+        min=1,
+        show_default=False,
+        help="Refuse a file with more leaves: 200000.",
+    ),
+]
+MaxBytes = Annotated[
+    str | None,
+    typer.Option(
+        "--max-bytes",
+        metavar="SIZE",
+        show_default=False,
+        help="Refuse a file whose leaves would take more, unpacked: four times the file and 64MiB.",
+    ),
+]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory",
+        metavar="SIZE",
+        show_default=False,
+        help="Refuse a file whose pickle, header or directory would take more memory: 256MiB.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No talk on stderr but errors.", callback=_be_quiet)]
+
+
+def limits(max_tensors: int | None, max_bytes: str | None, max_memory: str | None) -> Limits:
+    """What a file may ask of this machine: the defaults, but for what was given.
+
+    Raises:
+      UsageError: a size is none.
+    """
+    from loftr2flax.formats.limits import DEFAULT
+
+    return DEFAULT._replace(
+        tensors=DEFAULT.tensors if max_tensors is None else max_tensors,
+        bytes=parse_size("--max-bytes", max_bytes),
+        memory=parse_size("--max-memory", max_memory) or DEFAULT.memory,
+    )
 
 
 def parse_facts(texts: list[str]) -> dict[str, Any]:

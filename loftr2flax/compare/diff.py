@@ -18,6 +18,7 @@ from loftr2flax.compare.values import COMPARED, CheckpointDiff, Finding, SideInf
 from loftr2flax.convert.provenance import made_with
 from loftr2flax.errors import MappingMismatch, UsageError
 from loftr2flax.formats import open_checkpoint
+from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.formats.open import has_containers
 from loftr2flax.mapping import TensorMapping, shipped_names
 
@@ -38,6 +39,7 @@ def diff_checkpoints(
     prefix: Both = None,
     state_dict: Both = None,
     progress: Progress | None = None,
+    limits: Limits = DEFAULT,
 ) -> CheckpointDiff:
     """Compares two checkpoints bit for bit, and says what each leaf of the one is to the other's.
 
@@ -57,6 +59,7 @@ def diff_checkpoints(
         begin on the torch side.
       state_dict: the container to take in a PyTorch file.
       progress: called with bytes of the left side done, and in all.
+      limits: what each file may ask of this machine.
 
     Raises:
       UsageError: options that cannot be meant.
@@ -64,7 +67,7 @@ def diff_checkpoints(
     """
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise UsageError(f"--tolerance {tolerance}: not a number from 0 on", "such as `--tolerance 1e-3`")
-    wishes = _Wishes(Globs(only, ignore), _each(prefix), _state_dicts(state_dict, left, right))
+    wishes = _Wishes(Globs(only, ignore), _each(prefix), _state_dicts(state_dict, left, right, limits), limits)
     with _opened(left, right, mapping, wishes) as table:
         compared, notes = compare_sides(table.left, table.right, tolerance, progress)
         findings = (*compared, *table.more)
@@ -81,6 +84,7 @@ class _Wishes:
     globs: Globs
     prefixes: tuple[str | None, str | None]
     state_dicts: tuple[str | None, str | None]
+    limits: Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,7 @@ def _opened(
 ) -> Iterator[_Table]:
     with ExitStack() as stack:
         files = [
-            stack.enter_context(open_checkpoint(path, name))
+            stack.enter_context(open_checkpoint(path, name, wishes.limits))
             for path, name in zip((left, right), wishes.state_dicts, strict=True)
         ]
         trees = [any("/" in name for name in file.infos) for file in files]
@@ -164,7 +168,9 @@ def _through(
     """``torch`` is the number of the side that is a state dict, 0 or 1."""
     tree, keep = files[1 - torch], wishes.globs.keep
     prefix, state_dict = wishes.prefixes[torch], wishes.state_dicts[torch]
-    through = opened_through(files[torch].path, tree, mapping, prefix=prefix, state_dict=state_dict, cast=False)
+    through = opened_through(
+        files[torch].path, tree, mapping, prefix=prefix, state_dict=state_dict, cast=False, limits=wishes.limits
+    )
     with through as job:
         plan, source = job.plan, job.source
         keys = {move.leaf: move.inputs for move in plan.moves}
@@ -200,12 +206,12 @@ def _each(both: Both) -> tuple[str | None, str | None]:
 
 
 def _state_dicts(
-    both: Both, left: str | os.PathLike[str], right: str | os.PathLike[str]
+    both: Both, left: str | os.PathLike[str], right: str | os.PathLike[str], limits: Limits
 ) -> tuple[str | None, str | None]:
     """One word is for every PyTorch file; of two, each is for its side."""
     if both is None or isinstance(both, tuple):
         return _each(both)
-    able = [has_containers(path) for path in (left, right)]
+    able = [has_containers(path, limits) for path in (left, right)]
     if not any(able):
         raise UsageError(f"--state-dict {both}: neither file has state dicts to choose from", "leave out --state-dict")
     return (both if able[0] else None, both if able[1] else None)

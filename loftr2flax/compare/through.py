@@ -12,6 +12,7 @@ from loftr2flax.convert import Order, fitting_plans, prepared
 from loftr2flax.convert.job import Job, shipped_maker
 from loftr2flax.convert.provenance import made_with
 from loftr2flax.formats import open_checkpoint
+from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.mapping import TensorMapping
 from loftr2flax.plan import Wishes
 
@@ -25,6 +26,7 @@ def opened_through(
     prefix: str | None,
     state_dict: str | None,
     cast: bool,
+    limits: Limits = DEFAULT,
 ) -> Iterator[Job]:
     """The source with its plan; closed when the block ends.
 
@@ -34,6 +36,7 @@ def opened_through(
       mapping: None for the one that the tree's record names, else the likeliest that fits.
       prefix, state_dict: as for `convert_checkpoint`; None for what the record says, where the source has it.
       cast: whether leaves are cast as the record says that they were.
+      limits: what the source may ask of this machine.
 
     Raises:
       MappingMismatch: the mapping does not fit the source, or none does.
@@ -41,14 +44,14 @@ def opened_through(
     """
     made = tree.contents.provenance or {}
     mapping = mapping if mapping is not None else shipped_maker(tree, made_with(tree))
-    with open_checkpoint(source, state_dict) as checkpoint:
+    with open_checkpoint(source, state_dict, limits) as checkpoint:
         state_dict = state_dict if state_dict is not None else _container(checkpoint, made)
     if mapping is None or prefix is None:
-        with open_checkpoint(source, state_dict) as checkpoint:
+        with open_checkpoint(source, state_dict, limits) as checkpoint:
             mapping = mapping if mapping is not None else _likeliest(checkpoint, tree)
             prefix = prefix if prefix is not None else _root(checkpoint, made)
     dtype = made["dtype"] if cast and isinstance(made.get("dtype"), str) else None
-    order = Order(mapping, format="npz", prefix=prefix, state_dict=state_dict, dtype=dtype)
+    order = Order(mapping, format="npz", prefix=prefix, state_dict=state_dict, dtype=dtype, limits=limits)
     with prepared(source, None, order) as job:
         yield job
 

@@ -13,6 +13,7 @@ from loftr2flax.compare.through import opened_through
 from loftr2flax.convert.stream import stream
 from loftr2flax.errors import UsageError
 from loftr2flax.formats import open_checkpoint
+from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.mapping import TensorMapping
 from loftr2flax.plan import Plan
 
@@ -68,6 +69,7 @@ def verify_weights(
     prefix: str | None = None,
     state_dict: str | None = None,
     progress: Callable[[int, int], None] | None = None,
+    limits: Limits = DEFAULT,
 ) -> WeightsVerdict:
     """Compares a torch checkpoint with its conversion, through the mapping, leaf by leaf.
 
@@ -78,14 +80,17 @@ def verify_weights(
       prefix: as for `convert_checkpoint`.
       state_dict: the container of the source; None for the one that the target's provenance names, if it is there.
       progress: called after each leaf with leaves done and leaves in all.
+      limits: what each file may ask of this machine.
 
     Raises:
       Loftr2FlaxError: a file is refused, or the mapping does not fit the source.
     """
-    with open_checkpoint(target) as actual:
+    with open_checkpoint(target, limits=limits) as actual:
         if actual.format.startswith("torch"):
             raise UsageError(f"{target}: is a PyTorch file", "`loftr2flax verify weights FILE OUT`: OUT is a Flax tree")
-        through = opened_through(source, actual, mapping, prefix=prefix, state_dict=state_dict, cast=True)
+        through = opened_through(
+            source, actual, mapping, prefix=prefix, state_dict=state_dict, cast=True, limits=limits
+        )
         with through as job:
             return _compare(job.plan, job.source, actual, progress)
 

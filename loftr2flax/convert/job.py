@@ -159,7 +159,7 @@ def prepared(
     target = Path(output) if output is not None else None
     format = _format(target, order)
     with (
-        open_checkpoint(source, order.state_dict if not order.reverse else None) as checkpoint,
+        open_checkpoint(source, order.state_dict if not order.reverse else None, order.limits) as checkpoint,
         _hashing(checkpoint.files, begun) if target is not None else nullcontext() as digest,
     ):
         if target is not None and target.exists() and any(target.samefile(file) for file in checkpoint.files):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from loftr2flax.checkpoint import Container
+from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.mapping import TensorMapping
 from loftr2flax.mapping.names import IndexValue
 from loftr2flax.plan import Plan
@@ -34,6 +35,7 @@ class Order:
       allow_loss: accept that values without a place on the other side are lost: changed `fill` leaves, and large
         dropped tensors that are not what the mapping says.
       max_shard_size: the bytes of leaves that one file may hold (safetensors); None for one file.
+      limits: what the source may ask of this machine.
     """
 
     mapping: str | os.PathLike[str] | TensorMapping | None = None
@@ -47,6 +49,7 @@ class Order:
     choose: Mapping[str, IndexValue] = field(default_factory=dict)
     allow_loss: bool = False
     max_shard_size: int | None = None
+    limits: Limits = DEFAULT
 
 
 class Conversion(NamedTuple):

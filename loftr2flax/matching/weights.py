@@ -20,6 +20,7 @@ from loftr2flax.errors import CorruptFile, InputError, MappingMismatch, UsageErr
 from loftr2flax.extras import needed
 from loftr2flax.flaxtree import Tree, merge_params, nested
 from loftr2flax.formats import open_checkpoint
+from loftr2flax.formats.limits import DEFAULT, Limits
 
 with needed("matching", "parity", "jax", "flax"):
     import jax
@@ -70,7 +71,10 @@ class Weights:
 
 
 def load_weights(
-    path: str | os.PathLike[str], facts: Mapping[str, Any] | None = None, state_dict: str | None = None
+    path: str | os.PathLike[str],
+    facts: Mapping[str, Any] | None = None,
+    state_dict: str | None = None,
+    limits: Limits = DEFAULT,
 ) -> Weights:
     """Reads weights and says which network they belong to.
 
@@ -78,6 +82,7 @@ def load_weights(
       path: an output of `convert` by the mapping `loftr`, or a torch checkpoint that this mapping fits.
       facts: what the weights cannot show, where it differs from what the file (or the mapping) states.
       state_dict: the container to take, in a torch file.
+      limits: what the file may ask of this machine.
 
     Raises:
       NoMatcher: the file holds no backbone.
@@ -86,12 +91,12 @@ def load_weights(
       Loftr2FlaxError: the file is refused.
     """
     asked = _checked(facts or {})
-    with open_checkpoint(path, state_dict) as checkpoint:
+    with open_checkpoint(path, state_dict, limits) as checkpoint:
         _demand_matcher(checkpoint)
         if checkpoint.separator == "/":
             leaves = {name: checkpoint.read(name) for name in checkpoint.infos}
             return _fitted(checkpoint.path, leaves, _stated(checkpoint), asked, converted=False)
-    with prepared(path, None, Order(MAPPING, state_dict=state_dict)) as job:
+    with prepared(path, None, Order(MAPPING, state_dict=state_dict, limits=limits)) as job:
         leaves = {move.leaf: array.copy() for move, array in stream(job.plan.moves, job.source)}
         return _fitted(job.source.path, leaves, {}, asked, converted=True)
 
