@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from loftr2flax.errors import EnvironmentFault, Loftr2FlaxError, MappingError
+from loftr2flax.escaping import name_of as name_of
+from loftr2flax.escaping import printable as printable
 
 
 class ReaderGone(Exception):
@@ -17,16 +19,6 @@ class ReaderGone(Exception):
 
 quiet = False
 """Whether `--quiet` was given: talk that is neither an error nor data is left out."""
-
-
-def printable(text: str) -> str:
-    """Text with control characters escaped, so that a leaf's name can neither move the cursor nor forge a line."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
-def name_of(text: str) -> str:
-    """A name from a file, on one line."""
-    return printable(text).replace("\n", "\\n")
 
 
 def emit(text: str = "") -> None:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from loftr2flax.cli import options
+from loftr2flax.cli import machine, options
 from loftr2flax.cli.output import emit, emit_json, leaves, name_of, plural, say, table
 from loftr2flax.errors import UsageError
 
 if TYPE_CHECKING:
+    from loftr2flax.formats import Limits
     from loftr2flax.parity import Judgement, PairRun, ParityReport, StageRow
     from loftr2flax.parity.values import Spot
 
@@ -57,18 +58,24 @@ def parity(
     prefix: options.Prefix = None,
     state_dict: options.StateDict = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a report or a bundle that is there.")] = False,
+    form: machine.Format = None,
+    max_tensors: options.MaxTensors = None,
+    max_bytes: options.MaxBytes = None,
+    max_memory: options.MaxMemory = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Run the torch and the Flax network on the same inputs, and judge every stage by torch's own rounding error."""
+    machine.one_form(json, form)
     stated = options.parse_facts(facts or [])
+    limits = options.limits(max_tensors, max_bytes, max_memory)
     if golden is not None:
         others = {"--images": images, "--torch": torch, "--save-golden": save_golden, "--gradients": gradients}
         if clash := [name for name, value in others.items() if value]:
             raise UsageError(
                 f"{clash[0]} has no meaning with --golden", "the bundle has the inputs and torch's answers"
             )
-        found = _by_golden(golden, source, target, stated, flax)
+        found = _by_golden(golden, source, target, stated, flax, limits)
     else:
         if target is None:
             raise UsageError("missing the conversion", "`loftr2flax verify parity official.ckpt loftr.npz`")
@@ -89,10 +96,15 @@ def parity(
             flax=flax,
             save_golden=save_golden,
             force=force,
+            limits=limits,
         )
     if report is not None:
         _write_report(found, report, force)
-    if json:
+    if form:
+        from loftr2flax.findings import of_parity
+
+        machine.show(of_parity(found), form)
+    elif json:
         emit_json("verify.parity", as_json(found))
     else:
         _as_text(found, per_layer)
@@ -116,11 +128,11 @@ def parse_sizes(text: str) -> list[tuple[int, int]]:
 
 
 def _by_golden(
-    golden: Path, source: Path, target: Path | None, facts: dict[str, Any], flax: str | None
+    golden: Path, source: Path, target: Path | None, facts: dict[str, Any], flax: str | None, limits: Limits
 ) -> ParityReport:
     from loftr2flax.parity import verify_golden
 
-    return verify_golden(golden, target if target is not None else source, facts=facts, flax=flax)
+    return verify_golden(golden, target if target is not None else source, facts=facts, flax=flax, limits=limits)
 
 
 def _write_report(found: ParityReport, path: Path, force: bool) -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loftr2flax.cli import options, parity
-from loftr2flax.cli.output import emit, emit_json, leaves, name_of, plural, say
+from loftr2flax.cli import machine, options, parity
+from loftr2flax.cli.output import emit, emit_json, name_of, say
 
 if TYPE_CHECKING:
     from loftr2flax.compare import WeightsVerdict
@@ -35,14 +35,30 @@ def weights(
     mapping: options.MappingName = None,
     prefix: options.Prefix = None,
     state_dict: options.StateDict = None,
+    form: machine.Format = None,
+    max_tensors: options.MaxTensors = None,
+    max_bytes: options.MaxBytes = None,
+    max_memory: options.MaxMemory = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Check that every number in OUT is the number in FILE that the mapping names, bit for bit."""
+    machine.one_form(json, form)
     from loftr2flax.compare import verify_weights
 
-    verdict = verify_weights(source, target, mapping, prefix=prefix, state_dict=state_dict)
-    if json:
+    verdict = verify_weights(
+        source,
+        target,
+        mapping,
+        prefix=prefix,
+        state_dict=state_dict,
+        limits=options.limits(max_tensors, max_bytes, max_memory),
+    )
+    if form:
+        from loftr2flax.findings import of_weights
+
+        machine.show(of_weights(verdict, str(source), str(target)), form)
+    elif json:
         _as_json(source, target, verdict)
     else:
         _as_text(verdict)
@@ -75,12 +91,4 @@ def _as_text(verdict: WeightsVerdict) -> None:
         emit(name_of(str(difference)))
     if len(verdict.differences) > _SHOWN:
         emit(f"and {len(verdict.differences) - _SHOWN} more")
-    after = f" after the cast to {', '.join(verdict.cast)}" if verdict.cast else ""
-    answer = (
-        f"same, bit for bit{after}"
-        if verdict.same
-        else plural(len(verdict.differences), "leaf differs", "leaves differ")
-    )
-    if not verdict.compared:
-        answer = "nothing could be compared"
-    say(f"{leaves(verdict.compared)}, {verdict.numbers:,} numbers compared by {verdict.plan.mapping.name}: {answer}")
+    say(verdict.summary)
