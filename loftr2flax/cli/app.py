@@ -152,6 +152,10 @@ def _tell(arguments: Sequence[str], error: Loftr2FlaxError) -> int:
     with contextlib.suppress(output.ReaderGone, Loftr2FlaxError):  # nobody listens, or stdout itself is the trouble
         if "--json" in takewhile("--".__ne__, arguments):
             output.emit_json("error", output.error_values(error))
+        elif form := machine.asked(arguments):
+            from loftr2flax.findings import of_error
+
+            machine.show(of_error(error, machine.verb(arguments)), form)
     return error.exit_code
 
 
@@ -161,10 +165,6 @@ def _usage_message(error: typer.TyperException) -> str:
 
 
 def _system_message(error: OSError) -> str:
-        elif form := machine.asked(arguments):
-            from loftr2flax.findings import of_error
-
-            machine.show(of_error(error, machine.verb(arguments)), form)
     return f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
 
 
