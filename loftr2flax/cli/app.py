@@ -14,7 +14,7 @@ from typing import NoReturn, TextIO
 
 import typer
 
-from loftr2flax.cli import output
+from loftr2flax.cli import machine, output
 from loftr2flax.errors import EnvironmentFault, Loftr2FlaxError, UsageError
 
 EXIT_BUG = 70
