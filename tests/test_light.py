@@ -60,8 +60,11 @@ COMMANDS = [
     "convert a.ckpt -m loftr -o b.msgpack --force",
     "convert a.npz --reverse -o b.ckpt --force",
     "verify weights a.ckpt a.npz",
+    "verify weights a.ckpt a.npz --format junit",
     "diff a.ckpt a.npz",
+    "diff a.ckpt a.npz --format github",
     "mapping check loftr a.ckpt",
+    "mapping schema",
     "fetch --list",
     "mapping explain matcher.loftr_coarse.layers.0.merge.weight",
 ]

@@ -52,7 +52,7 @@ class Findings(NamedTuple):
     def worst(self) -> tuple[Finding, ...]:
         """What did not pass, the worst first; what is equally bad in its own order."""
         wrong = [item for item in self.items if item.state in ("failed", "error")]
-        return tuple(sorted(wrong, key=lambda item: -item.badness))
+        return tuple(sorted(wrong, key=lambda item: -math.inf if math.isnan(item.badness) else -item.badness))
 
     @property
     def groups(self) -> dict[str, list[Finding]]:
