@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from small_loftr import HEADS, SIZES
 from usual_mistakes import factory
@@ -42,6 +43,24 @@ def test_a_usual_mistake_is_named_where_it_is_made(folder, mistakes, stage, caus
     assert report.culprit.stage == f"loftr_coarse/layers.{stage}"
     assert cause in report.culprit.cause
     assert report.culprit.kind == "computation"
+
+
+def test_a_port_that_fills_only_sublayer_0_fails_by_the_leaves_it_left(folder, changed):
+    """The second sublayers at a random start, and code with all the usual mistakes: the weights are told first."""
+    with np.load(folder / "ifvit_jax.npz") as arrays:
+        second = {name: arrays[name] for name in arrays.files if name.split(".")[2].startswith("1/")}
+    rng = np.random.default_rng(0)
+    start = {name: (0.1 * rng.standard_normal(leaf.shape)).astype(np.float32) for name, leaf in second.items()}
+    mistakes = "norm before the merge", "stale features", "eps 1e-6"
+    options = {"sizes": SIZES, "facts": {"heads": HEADS}}
+    target = changed("ifvit_jax", start)
+    for flax in (None, factory(HEADS, *mistakes)):
+        report = verify_parity(folder / "small.ckpt", target, "ifvit_jax", flax=flax, **options)
+        assert report.exit_code == 1
+        assert set(report.culprit.leaves) == set(second)
+        assert report.culprit.stage == "loftr_coarse/layers.0"
+        assert "unrelated to the tensor that the mapping names" in report.culprit.cause
+        assert report.runs[0].stages[0].own_ratio > 100  # the run alone would have told
 
 
 def test_a_stage_that_is_not_there_is_named(folder):

@@ -83,3 +83,70 @@ def test_a_factory_that_cannot_be_used_is_told(place, torch, code, said):
     )
     assert done.returncode == code, done.stderr
     assert said in done.stderr
+
+
+WRONG = """
+import numpy as np
+import tiny_flax, tiny_torch
+
+
+class NanFlax(tiny_flax.Tiny):
+    def stage(self, name, given):
+        made = {key: value.copy() for key, value in super().stage(name, given).items()}
+        if name == "out":
+            made["out"][3, 4] = np.nan
+        return made
+
+
+class LackingFlax(tiny_flax.Tiny):
+    stage_names = ("hidden",)
+
+
+class UnreadFlax(tiny_flax.Tiny):
+    def _stage(self, params, name, given):
+        made = super()._stage(params, name, given)
+        return made if name == "hidden" else made - params["out"]["bias"]
+
+
+class UnreadTorch(tiny_torch.Tiny):
+    def _stage(self, name, given):
+        made = super()._stage(name, given)
+        return made if name == "hidden" else made - self.state["fc2.bias"]
+
+
+def nan(variables, facts):
+    return NanFlax(variables)
+
+
+def lacking(variables, facts):
+    return LackingFlax(variables)
+
+
+def unread(variables, facts):
+    return UnreadFlax(variables)
+
+
+def unread_torch(state, facts, dtype):
+    return UnreadTorch(state, dtype)
+"""
+
+
+@pytest.mark.parametrize(
+    ("torch", "flax", "said"),
+    [
+        ("tiny_torch:make", "wrong:nan", "NaN on one side in 1 places, first at [3, 4]"),
+        ("tiny_torch:make", "wrong:lacking", "culprit: out: the stage gives no out"),
+        ("wrong:unread_torch", "wrong:unread", "culprit: no output depends on out/bias"),
+    ],
+    ids=["NaN on one side", "a missing stage", "a leaf that no gradient reaches"],
+)
+def test_what_was_not_compared_is_never_a_pass(place, torch, flax, said):
+    (place / "wrong.py").write_text(WRONG)
+    if not (place / "net.npz").exists():
+        run(place, *commands()[0])
+    done = run(
+        place, "verify", "parity", "net.pt", "net.npz", "-m", "tiny.yaml", "--torch", torch, "--flax", flax
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stdout.startswith("FAIL")
+    assert said in done.stdout

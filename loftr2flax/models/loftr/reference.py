@@ -1,4 +1,6 @@
-"""The torch side: kornia's LoFTR (Apache-2.0) as the network to agree with. The one module here that imports torch.
+"""The torch side: kornia's LoFTR (Apache-2.0) as the network to agree with.
+
+The one module of `models` that imports torch; the package's others are in `parity.loftr`, loaded by a verdict alone.
 
 `TorchLoFTR` speaks the language of `stages`: it takes and gives a *trace*, numpy arrays by stage name, in the layout
 of the Flax network ([B, H, W, C] for maps, [B, L, C] for sequences), and it runs the whole or one stage alone, in
