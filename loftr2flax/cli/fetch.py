@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from loftr2flax.cli import options
+from loftr2flax.cli import completion, options
 from loftr2flax.cli.output import emit, emit_json, progress_bar, say, size_text, table
 from loftr2flax.errors import UsageError
 from loftr2flax.fetch.published import LICENCE, ORIGIN, PUBLISHED
@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 _PATIENCE = 1 << 20  # bytes that come without a bar
 
 Name = Annotated[
-    str | None, typer.Argument(metavar="NAME|URL", help=f"{', '.join(PUBLISHED)}, or a URL.", show_default=False)
+    str | None,
+    typer.Argument(
+        metavar="NAME|URL",
+        help=f"{', '.join(PUBLISHED)}, or a URL.",
+        show_default=False,
+        autocompletion=completion.published,
+    ),
 ]
 From = Annotated[
     list[str] | None,

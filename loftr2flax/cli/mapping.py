@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from loftr2flax.cli import options
+from loftr2flax.cli import completion, options
 from loftr2flax.cli.output import complain, emit, emit_json, error_values, leaves, plural, say, table
 from loftr2flax.errors import Loftr2FlaxError, MappingMismatch
 from loftr2flax.fetch import source
@@ -21,12 +21,21 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="List, show, check and explain mappings.")
 Name = Annotated[
-    str, typer.Argument(metavar="NAME|FILE", help="A shipped mapping, or a YAML file.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="NAME|FILE",
+        help="A shipped mapping, or a YAML file.",
+        show_default=False,
+        autocompletion=completion.mappings,
+    ),
 ]
 Names = Annotated[
     list[str],
     typer.Argument(
-        metavar="NAME|FILE… [CHECKPOINT]", help="Mappings, and a checkpoint to fit them to.", show_default=False
+        metavar="NAME|FILE… [CHECKPOINT]",
+        help="Mappings, and a checkpoint to fit them to.",
+        show_default=False,
+        autocompletion=completion.mappings,
     ),
 ]
 Key = Annotated[

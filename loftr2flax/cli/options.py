@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from loftr2flax.cli import output
+from loftr2flax.cli import completion, output
 from loftr2flax.errors import UsageError
 from loftr2flax.fetch import source
 
@@ -30,7 +30,11 @@ Source = Annotated[Path, checkpoint("FILE", "The checkpoint to read, of any form
 MappingName = Annotated[
     str | None,
     typer.Option(
-        "--mapping", "-m", metavar="NAME|FILE", help="A shipped mapping, or a YAML file. Default: the one that fits."
+        "--mapping",
+        "-m",
+        metavar="NAME|FILE",
+        help="A shipped mapping, or a YAML file. Default: the one that fits.",
+        autocompletion=completion.mappings,
     ),
 ]
 Prefix = Annotated[
