@@ -56,10 +56,31 @@ class Container(NamedTuple):
 
 
 class Unread(NamedTuple):
-    """Content beside the tensors, listed and never loaded: ``epoch``, ``optimizer_state_dict``."""
+    """Content beside the tensors, listed and never loaded: ``epoch``, ``optimizer_state_dict``.
+
+    Attributes:
+      path: where it lies.
+      what: what it is, in a few words.
+      nbytes: of its tensors' storages, or of its record; what a pickle itself holds is not counted.
+    """
 
     path: str
     what: str
+    nbytes: int = 0
+
+
+class Location(NamedTuple):
+    """Where a leaf's first byte lies.
+
+    Attributes:
+      file: the file, a shard of several where there are some.
+      offset: from the file's beginning, in bytes; None where the bytes lie there in another form (deflated).
+      record: the archive's record that it is in, or "".
+    """
+
+    file: Path
+    offset: int | None
+    record: str = ""
 
 
 class Scratch:
@@ -163,6 +184,16 @@ class Checkpoint(ABC):
           CorruptFile: while iterating, as for `read`.
         """
         return None
+
+    @abstractmethod
+    def locate(self, name: str) -> Location | None:
+        """Where the leaf's bytes lie; None for one that has none, or is refused.
+
+        A leaf in several pieces is where its first piece is.
+
+        Raises:
+          NoSuchLeaf: the name is not there.
+        """
 
     @abstractmethod
     def close(self) -> None:

@@ -52,7 +52,7 @@ class TestPipes:
         with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdout is not None
             assert process.stderr is not None
-            assert process.stdout.readline().startswith(b"/")
+            assert process.stdout.readline().startswith(b"matcher.")
             process.stdout.close()
             assert process.stderr.read() == b""
         assert process.returncode in (0, app.EXIT_PIPE)

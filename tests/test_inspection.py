@@ -61,17 +61,24 @@ class TestOfficial:
         assert sum(row.nbytes for row in found.rows) == 46_272_776
 
     def test_every_leaf_on_a_line_of_its_own(self, call: Run, official: Path) -> None:
-        done = call("inspect", official, "--flat")
-        rows = [line for line in done.out.splitlines() if line.startswith("matcher.")]
-        assert [row.split()[0] for row in rows] == list(torch_state(official))
+        names = list(torch_state(official))
+        rows = [line.split("\t") for line in call("inspect", official, "--flat").out.splitlines()]
+        assert sorted(row[0] for row in rows) == sorted(names)
+        by_name = {row[0]: row[1:] for row in rows}
+        assert by_name["matcher.backbone.conv1.weight"] == ["(128, 1, 7, 7)", "f32", "24.5 KiB"]
+        rows = call("inspect", official, "--flat", "--sort", "file").out.splitlines()
+        assert [row.split("\t")[0] for row in rows] == names
 
 
 class TestStudent:
     def test_the_facts(self, call: Run, student: Path) -> None:
         facts = facts_of(call("inspect", student))
         assert facts["tensors in"] == ["model_state_dict (177)"]
-        assert facts["looks like"] == ["coarse-only LoFTR at 1/16, 4 layers of width 32"]
-        assert "optimizer_state_dict" in facts["not loaded"][0]
+        assert facts["looks like"] == ["coarse-only LoFTR at 1/16, 4 layers of width 32, beside an optimizer's state"]
+        assert facts["shapes say"] == ["resolution 16_4; backbone of widths 8, 8, 16, 32, 32"]
+        assert "heads 8" in facts["not in them"][0]
+        assert "optimizer_state_dict: dict of 2, 202 tensors (975.9 KiB)" in facts["not loaded"][0]
+        assert facts["next"] == [f"loftr2flax convert {student} -m loftr -o LoFTR_teacher.npz"]
         assert facts["fits"] == ["loftr (177 of 177, no fine stage), ifvit_jax (40 of 177), loftr_coarse (40 of 177)"]
 
 
@@ -144,7 +151,7 @@ def test_layout_sharing_and_what_cannot_be_read(call: Run, tmp_path: Path) -> No
     tensors = {"a.weight": base, "b.weight": base.T, "c.weight": torch.ones(2, 3).to_sparse()}
     torch.save(tensors, tmp_path / "a.pt")
     done = call("inspect", "a.pt", "--flat")
-    rows = {line.split()[0]: line for line in done.out.splitlines() if ".weight" in line.split("  ")[0]}
+    rows = {line.split()[0]: line for line in done.out.splitlines() if ".weight" in line.split("\t")[0]}
     assert "shares storage with a.weight" in rows["b.weight"]
     assert "transposed" in rows["b.weight"]
     assert "cannot be read: sparse tensor" in rows["c.weight"]
@@ -159,7 +166,10 @@ def test_several_files_and_json(call: Run, tmp_path: Path) -> None:
     assert document["schema"] == "loftr2flax.inspect/1"
     assert [file["format"] for file in document["files"]] == ["torch", "npz"]
     assert document["files"][1]["leaves"] == {
-        "x/kernel": {"shape": [2, 3], "dtype": "float64", "bytes": 48, "layout": "", "shares": "", "refused": ""}
-    }
+        "x/kernel": {
+            "shape": [2, 3], "dtype": "float64", "bytes": 48, "layout": "", "shares": "", "refused": "",
+            "location": None, "sha256": None, "stats": None, "warnings": [], "remarks": [],
+        }
+    }  # fmt: skip
     assert document["files"][0]["next"] == [["loftr2flax", "convert", "a.ckpt", "-m", "loftr", "-o", "a.npz"]]
     assert "b.npz: npz, " in call("inspect", "a.ckpt", "b.npz").out

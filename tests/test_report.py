@@ -14,9 +14,9 @@ import parity_reports as reports
 import pytest
 
 from loftr2flax.errors import OutputExists
+from loftr2flax.markup import counted, element, number, ratio
 from loftr2flax.parity.values import Culprit, PairRun, ParityReport, StageRow, WeightsCheck
 from loftr2flax.report import render_report, write_report
-from loftr2flax.report.markup import counted, element, number, ratio
 from loftr2flax.report.pairs import Layout, shared
 from loftr2flax.report.tracks import short, tracks
 

@@ -2,153 +2,167 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from loftr2flax.cli import options
-from loftr2flax.cli.output import complain, emit, emit_json, error_values, leaves, name_of, size_text, table
-from loftr2flax.errors import Loftr2FlaxError
+from loftr2flax.cli.output import complain, emit, emit_json, error_values, name_of, progress_bar, say
+from loftr2flax.errors import Loftr2FlaxError, UsageError
 
 if TYPE_CHECKING:
-    from loftr2flax.checkpoint import LeafInfo
     from loftr2flax.inspection import Inspection
+    from loftr2flax.inspection.rows import Branch
 
-_FORMATS = {
-    "torch": "PyTorch (zip)",
-    "torch-legacy": "PyTorch (before 1.6)",
-    "safetensors": "safetensors",
-    "npz": "npz",
-    "msgpack": "Flax msgpack",
-}
-_MOST_OBSTACLES = 8
+_NO_LEAF = 1
+
+Tree = Annotated[bool, typer.Option("--tree", help="Indented by the segments of the names, branches with their sums.")]
+Flat = Annotated[
+    bool,
+    typer.Option(
+        "--flat", help="Every leaf on its own line and nothing else, for grep and git; in a pipe, tabs between columns."
+    ),
+]
+Depth = Annotated[
+    int | None, typer.Option("--depth", min=1, metavar="N", help="Branches N segments deep in place of their leaves.")
+]
+Filter = Annotated[
+    list[str] | None,
+    typer.Option("--filter", metavar="GLOB", help="Only leaves whose name matches; `*` reaches over dots. Repeatable."),
+]
+Sort = Annotated[
+    Literal["name", "file", "size", "shape", "dtype"],
+    typer.Option("--sort", help="name: in natural order; file: as they lie there; size: the largest first."),
+]
+Stats = Annotated[
+    bool, typer.Option("--stats", help="Read the numbers: least, greatest, mean, std, zeros, and what looks broken.")
+]
+Hash = Annotated[bool, typer.Option("--hash", help="SHA-256 of each leaf's elements, and of the file.")]
+Where = Annotated[bool, typer.Option("--where", help="File, offset of the bytes, and record of each leaf.")]
 
 
 def inspect(
     files: Annotated[list[Path], options.checkpoint("FILE…", "Checkpoints of any format.")],
-    flat: Annotated[bool, typer.Option("--flat", help="Every leaf on its own line; layers are not folded.")] = False,
+    tree: Tree = False,
+    flat: Flat = False,
+    depth: Depth = None,
+    filter_: Filter = None,
+    sort: Sort = "name",
+    stats: Stats = False,
+    hash_: Hash = False,
+    where: Where = False,
     state_dict: options.StateDict = None,
+    max_tensors: options.MaxTensors = None,
+    max_bytes: options.MaxBytes = None,
+    max_memory: options.MaxMemory = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Show what a checkpoint holds, from its headers alone, and the next command to run."""
     from loftr2flax.inspection import inspect_checkpoint
 
+    _check(tree, flat, depth, reading=stats or hash_ or where)
+    limits = options.limits(max_tensors, max_bytes, max_memory)
     found: list[Inspection] = []
     refused: list[Loftr2FlaxError] = []
     for path in files:
         try:
-            found.append(inspect_checkpoint(path, state_dict))
+            with progress_bar("reading") if stats or hash_ else nullcontext() as progress:
+                found.append(
+                    inspect_checkpoint(
+                        path, state_dict, only=filter_ or (), order=sort, stats=stats, hashes=hash_, locate=where,
+                        limits=limits, progress=progress,
+                    )
+                )  # fmt: skip
         except Loftr2FlaxError as error:  # the other files are shown all the same
             refused.append(error)
     if json and found:
         errors = list(map(error_values, refused))
         emit_json("inspect", {"files": [_describe(inspection) for inspection in found], "errors": errors})
-    for number, inspection in enumerate([] if json else found):
-        if number:
-            emit()
-        _show(inspection, flat)
+    elif found:
+        _show_all(found, tree=tree, flat=flat, depth=depth)
+    for inspection in found:
+        for glob in inspection.idle:
+            say(f"note: {name_of(str(inspection.path))}: --filter {glob!r} matches no leaf")
     if refused and not found:
         raise refused[0]
     for fault in refused:
         complain(fault.message, fault.hint)
     if refused:
         raise typer.Exit(refused[0].exit_code)
+    if not any(inspection.names for inspection in found):
+        raise typer.Exit(_NO_LEAF)
 
 
-def _show(found: Inspection, flat: bool) -> None:
-    numbers = sum(info.size for info in found.infos.values())
-    counted = f"{leaves(len(found.infos))}, {numbers:,} numbers"
-    emit(f"{name_of(str(found.path))}: {_FORMATS[found.format]}, {size_text(found.file_bytes)}, {counted}")
-    emit()
-    if flat:
-        table([_cells(name, info, 1) for name, info in found.infos.items()], right=(4,))
-    else:
-        table([_cells(row.name, row.info, row.count) for row in found.rows], right=(4,))
-    emit()
-    table(list(_facts(found)))
+def _check(tree: bool, flat: bool, depth: int | None, *, reading: bool) -> None:
+    """Whether these options can be meant together.
+
+    Raises:
+      UsageError: they cannot.
+    """
+    if flat and (tree or depth is not None):
+        raise UsageError("--flat shows leaves, --tree and --depth show branches", "leave out one of them")
+    if reading and (tree or depth is not None):
+        raise UsageError(
+            "--stats, --hash and --where tell of leaves, --tree and --depth show branches",
+            "leave out --tree or --depth",
+        )
 
 
-def _cells(name: str, info: LeafInfo, count: int) -> tuple[str, ...]:
-    from loftr2flax.dtypes import SHORT
+def _show_all(found: list[Inspection], *, tree: bool, flat: bool, depth: int | None) -> None:
+    from loftr2flax.cli import inspect_page
 
-    repeated = f"×{count}" if count > 1 else ""
-    remarks = [info.layout] if info.layout else []
-    remarks += [f"shares storage with {info.shares}"] if info.shares else []
-    remarks += [f"cannot be read: {info.refused}"] if info.refused else []
-    dtype = SHORT.get(info.dtype, info.dtype)
-    return name, str(info.shape), dtype, repeated, size_text(info.nbytes * count), ", ".join(remarks)
-
-
-def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
-    """The lines below the table: a word and what it is about."""
-    totals = [f"{leaves(n)} of {dtype} ({size_text(b)})" for dtype, (n, _, b) in found.totals.items()]
-    yield "total", ", ".join(totals)
-    if found.containers:
-        several = len(found.containers) > 1
-        shown = [
-            f"{c.path or 'the file itself'} ({c.tensors}{', shown' if several and c.path == found.container else ''})"
-            for c in found.containers
-        ]
-        yield "tensors in", ", ".join(shown)
-    if found.prefix:
-        yield "prefix", found.prefix + ("." if found.direction == "forward" else "/")
-    if found.unread:
-        yield "not loaded", "; ".join(f"{name_of(unread.path)}: {unread.what}" for unread in found.unread)
-    if found.foreign:
-        yield "not run", ", ".join(map(name_of, found.foreign))
-    if found.provenance:
-        yield "made by", _maker(found.provenance)
-    if found.looks_like:
-        yield "looks like", found.looks_like
-    if found.fits:
-        total = len(found.infos)
-        fits = [f"{fit.mapping} ({', '.join([f'{fit.claims} of {total}', *_lacks(fit.absent)])})" for fit in found.fits]
-        yield "fits", ", ".join(fits)
-    for fault in found.obstacles[:_MOST_OBSTACLES]:
-        yield "fits not", str(fault)
-    for note in found.notes:
-        yield "note", note
-    for words in found.next_options:
-        yield "next", shlex.join(("loftr2flax", *words))
-    if not found.fits:
-        yield "next", "write a mapping for it; `loftr2flax mapping show loftr_coarse` is one to start from"
-
-
-def _lacks(absent: tuple[str, ...]) -> list[str]:
-    return [f"no {group}" for group in absent]
-
-
-def _maker(record: Mapping[str, Any]) -> str:
-    mapping, source = (part if isinstance(part := record.get(n), dict) else {} for n in ("mapping", "source"))
-    made = f"{record.get('tool', 'loftr2flax')}, {mapping.get('name', '?')}, {record.get('direction', '?')}"
-    return f"{made}, from a {source.get('format', '?')} file with sha256 {str(source.get('sha256', '?'))[:16]}…"
+    for number, inspection in enumerate(found):
+        if number:
+            emit()
+        if flat:
+            if len(found) > 1:
+                emit(f"{name_of(str(inspection.path))}:")
+            inspect_page.show_flat(inspection)
+        else:
+            inspect_page.show(inspection, tree=tree, depth=depth)
 
 
 def _describe(found: Inspection) -> dict[str, Any]:
+    from loftr2flax.inspection.rows import parts
+
     return {
         "path": str(found.path),
         "format": found.format,
         "bytes": found.file_bytes,
+        "sha256": found.sha256 or None,
         "container": found.container,
         "containers": [{"path": c.path, "tensors": c.tensors} for c in found.containers],
-        "unread": [{"path": u.path, "what": u.what} for u in found.unread],
+        "unread": [{"path": u.path, "what": u.what, "bytes": u.nbytes} for u in found.unread],
         "foreign": list(found.foreign),
         "notes": list(found.notes),
         "provenance": found.provenance,
         "prefix": found.prefix,
         "looks_like": found.looks_like,
+        "optimizer": found.has_optimizer,
+        "model": {"name": found.model.model, "config": found.model.config, "assumed": found.model.assumed}
+        if found.model.model
+        else None,
         "fits": [{"mapping": f.mapping, "claims": f.claims, "absent": list(f.absent)} for f in found.fits],
         "obstacles": [str(fault) for fault in found.obstacles],
         "next": [["loftr2flax", *words] for words in found.next_options],
-        "leaves": {name: _leaf(info) for name, info in found.infos.items()},
+        "in_all": len(found.infos),
+        "idle": list(found.idle),
+        "totals": {dtype: {"leaves": n, "numbers": s, "bytes": b} for dtype, (n, s, b) in found.totals.items()},
+        "parts": [_part(branch, found.separator) for branch in parts(found.tree)],
+        "leaves": {name: _leaf(found, name) for name in found.names},
     }
 
 
-def _leaf(info: LeafInfo) -> dict[str, Any]:
+def _part(branch: Branch, separator: str) -> dict[str, Any]:
+    return {"name": branch.name.removesuffix(separator), "leaves": branch.leaves, "bytes": branch.nbytes}
+
+
+def _leaf(found: Inspection, name: str) -> dict[str, Any]:
+    info, reading, place = found.infos[name], found.readings.get(name), found.locations.get(name)
+    remarks = reading.remarks if reading else None
     return {
         "shape": list(info.shape),
         "dtype": info.dtype,
@@ -156,4 +170,9 @@ def _leaf(info: LeafInfo) -> dict[str, Any]:
         "layout": info.layout,
         "shares": info.shares,
         "refused": info.refused,
+        "location": {"file": str(place.file), "offset": place.offset, "record": place.record} if place else None,
+        "sha256": reading.sha256 or None if reading else None,
+        "stats": reading.stats._asdict() if reading and reading.stats else None,
+        "warnings": list(remarks.warnings) if remarks else [],
+        "remarks": list(remarks.notes) if remarks else [],
     }

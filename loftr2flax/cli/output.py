@@ -12,6 +12,9 @@ from loftr2flax.errors import EnvironmentFault, Loftr2FlaxError, MappingError
 from loftr2flax.escaping import name_of as name_of
 from loftr2flax.escaping import printable as printable
 
+_NARROWEST = 24
+"""Characters that are left of a name, however narrow the terminal."""
+
 
 class ReaderGone(Exception):
     """Whoever read our data has closed the pipe: `loftr2flax inspect FILE | head -1`."""
@@ -65,14 +68,40 @@ def error_values(error: Loftr2FlaxError) -> dict[str, Any]:
 
 
 def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
-    """Aligned columns; those numbered in ``right`` end flush."""
+    """Aligned columns; those numbered in ``right`` end flush. On a terminal the first is cut so that lines fit."""
     if not rows:
         return
     cells = [[name_of(cell) for cell in row] for row in rows]
     widths = [max(len(row[n]) for row in cells) for n in range(len(cells[0]))]
+    if (room := terminal_width()) is not None:
+        others = [*widths[1:-1], min(widths[-1], _NARROWEST)] if len(widths) > 1 else []
+        widths[0] = min(widths[0], max(room - sum(others) - 2 * len(others), _NARROWEST))
+        cells = [[cut_middle(row[0], widths[0]), *row[1:]] for row in cells]
     for row in cells:
         padded = [c.rjust(w) if n in right else c.ljust(w) for n, (c, w) in enumerate(zip(row, widths, strict=True))]
         emit("  ".join(padded).rstrip())
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal that data go to; None for a file or a pipe, where nothing is cut or painted."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return None
+    import shutil
+
+    return shutil.get_terminal_size().columns
+
+
+def cut_middle(text: str, width: int) -> str:
+    """Text of at most ``width`` characters, the middle of a longer one left out: ``matcher.back…weight``."""
+    if len(text) <= width:
+        return text
+    head = (width - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"
+
+
+def painted(text: str, code: str) -> str:
+    """Data in colour, on a terminal that wants it."""
+    return f"\x1b[{code}m{text}\x1b[0m" if terminal_width() is not None and _wants_colour() else text
 
 
 def size_text(nbytes: int) -> str:
@@ -120,14 +149,33 @@ def progress_bar(what: str, *, patience: int = 64 << 20) -> Iterator[Callable[[i
         yield update
 
 
+@contextmanager
+def step_bar() -> Iterator[Callable[[int, int, str], None] | None]:
+    """A bar on a terminal's stderr for steps of a known number, with a word; None where nobody would see it."""
+    if quiet or not _on_terminal():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", visible=False)
+        yield lambda done, total, word: bar.update(task, completed=done, total=total, description=word, visible=True)
+
+
 def _on_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
 
 
-def _painter() -> Callable[[str, str], str]:
+def _wants_colour() -> bool:
     import os
 
-    if _on_terminal() and not os.environ.get("NO_COLOR"):
+    return not os.environ.get("NO_COLOR")
+
+
+def _painter() -> Callable[[str, str], str]:
+    if _on_terminal() and _wants_colour():
         return lambda text, code: f"\x1b[{code}m{text}\x1b[0m"
     return lambda text, code: text
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from loftr2flax.checkpoint import Checkpoint, Contents, Scratch
+from loftr2flax.checkpoint import Checkpoint, Contents, Location, Scratch
 from loftr2flax.errors import UnsupportedTensor
 from loftr2flax.formats.leaf_bytes import as_array
 from loftr2flax.formats.limits import DEFAULT, Limits
@@ -61,6 +61,12 @@ class MsgpackFile(Checkpoint):
         """See `Checkpoint.pieces`."""
         self.info(name)
         return self._source.pieces(self._pieces[name], size, f"leaf {name!r}")
+
+    def locate(self, name: str) -> Location | None:
+        """See `Checkpoint.locate`."""
+        if self.info(name).refused or not self.info(name).nbytes:
+            return None
+        return Location(self.path, self._pieces[name][0][0])
 
     def close(self) -> None:
         """See `Checkpoint.close`."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from loftr2flax import dtypes
-from loftr2flax.checkpoint import Checkpoint, Contents, LeafInfo, Scratch, Unread
+from loftr2flax.checkpoint import Checkpoint, Contents, LeafInfo, Location, Scratch, Unread
 from loftr2flax.errors import CorruptFile, UnsupportedTensor
 from loftr2flax.formats.leaf_bytes import as_array
 from loftr2flax.formats.limits import DEFAULT, Limits
@@ -66,6 +66,12 @@ class NpzFile(Checkpoint):
             return None
         return self._archive.pieces(f"{name}.npy", header.data_at, info.nbytes, size)
 
+    def locate(self, name: str) -> Location | None:
+        """See `Checkpoint.locate`."""
+        if self.info(name).refused or not self.info(name).nbytes:
+            return None
+        return self._archive.locate(f"{name}.npy", self._headers[name].data_at)
+
     def close(self) -> None:
         """See `Checkpoint.close`."""
         self._archive.close()
@@ -81,7 +87,7 @@ def _read_headers(archive: ZipArchive) -> tuple[dict[str, NpyHeader], Contents]:
                 name = entry.name.removesuffix(".npy")
                 headers[name] = _read_header(source, name, entry)
             else:
-                unread.append(Unread(entry.name, "a record that is not .npy"))
+                unread.append(Unread(entry.name, "a record that is not .npy", entry.size))
         inside = from_comment(archive.comment)
         provenance, notes = (inside, ()) if inside else read_beside(source)
     finally:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from loftr2flax import dtypes
-from loftr2flax.checkpoint import Checkpoint, Contents, LeafInfo, Scratch
+from loftr2flax.checkpoint import Checkpoint, Contents, LeafInfo, Location, Scratch
 from loftr2flax.errors import CorruptFile, UnsupportedTensor
 from loftr2flax.formats.leaf_bytes import as_array, is_shape
 from loftr2flax.formats.limits import DEFAULT, Limits
@@ -86,6 +86,12 @@ class SafetensorsFile(Checkpoint):
         """See `Checkpoint.pieces`."""
         extent = (self._offsets[name], self.info(name).nbytes)
         return self._source.pieces([extent], size, f"leaf {name!r}")
+
+    def locate(self, name: str) -> Location | None:
+        """See `Checkpoint.locate`."""
+        if self.info(name).refused or not self.info(name).nbytes:
+            return None
+        return Location(self.path, self._offsets[name])
 
     def close(self) -> None:
         """See `Checkpoint.close`."""

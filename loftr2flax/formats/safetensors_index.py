@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from loftr2flax.checkpoint import Checkpoint, Contents, LeafInfo, Scratch
+from loftr2flax.checkpoint import Checkpoint, Contents, LeafInfo, Location, Scratch
 from loftr2flax.errors import CorruptFile, LimitExceeded, MissingInput, UnsupportedFile
 from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.formats.provenance import KEY, from_json
@@ -62,6 +62,11 @@ class ShardedSafetensors(Checkpoint):
         """See `Checkpoint.pieces`."""
         self.info(name)
         return self._shards[self._shard_of[name]].pieces(name, size)
+
+    def locate(self, name: str) -> Location | None:
+        """See `Checkpoint.locate`."""
+        self.info(name)
+        return self._shards[self._shard_of[name]].locate(name)
 
     def close(self) -> None:
         """See `Checkpoint.close`."""

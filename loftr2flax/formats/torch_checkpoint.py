@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from loftr2flax.checkpoint import Checkpoint, Contents, LeafInfo, Scratch
+from loftr2flax.checkpoint import Checkpoint, Contents, LeafInfo, Location, Scratch
 from loftr2flax.errors import CorruptFile, UnsupportedTensor
 from loftr2flax.formats.limits import Limits
 from loftr2flax.formats.source_file import FETCH_AGAIN
@@ -79,6 +79,15 @@ class TorchCheckpoint(Checkpoint):
         if place is None or place.flags or self._swap or not (is_contiguous(place.shape, place.stride) and info.nbytes):
             return None
         return self._storage_pieces(place.key, place.offset, info.nbytes, size)
+
+    def locate(self, name: str) -> Location | None:
+        """See `Checkpoint.locate`."""
+        place = self._places.get(name) if self.info(name).nbytes else None
+        return self._storage_location(place.key, place.offset) if place else None
+
+    @abstractmethod
+    def _storage_location(self, key: str, start: int) -> Location:
+        """Where byte ``start`` of a storage lies."""
 
     @abstractmethod
     def _storage_pieces(self, key: str, start: int, nbytes: int, size: int) -> Iterator[np.ndarray] | None:

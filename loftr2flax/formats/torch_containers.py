@@ -13,7 +13,7 @@ from typing import NamedTuple
 from loftr2flax.checkpoint import Container, Unread
 from loftr2flax.errors import CorruptFile, InputError, LimitExceeded
 from loftr2flax.formats.limits import DEFAULT, Limits
-from loftr2flax.formats.torch_describe import count_tensors, words
+from loftr2flax.formats.torch_describe import tally_tensors, words
 from loftr2flax.formats.torch_globals import TensorClaim
 from loftr2flax.formats.torch_nodes import Chain, follow, join, mapping_of, named_holders, named_parts, path_of
 from loftr2flax.formats.torch_places import contents, find_places
@@ -190,13 +190,15 @@ class _Tree:
 
     def describe_all(self, values: list[tuple[str, object]]) -> Iterator[Unread]:
         for path, value in values:
-            yield Unread(path, self.describe(value))
+            yield self.describe(path, value)
 
-    def describe(self, value: object) -> str:
+    def describe(self, path: str, value: object) -> Unread:
         """A value in a few words; tensors that several values share are counted with the first."""
-        tensors = 0 if isinstance(value, TensorClaim) else count_tensors(value, self.described)
+        tensors, nbytes = tally_tensors(value, self.described)
         said = words(value)
-        return f"{said}, {tensors} tensor{'s' * (tensors != 1)}" if tensors else said
+        if tensors and not isinstance(value, TensorClaim):
+            said += f", {tensors} tensor{'s' * (tensors != 1)}"
+        return Unread(path, said, nbytes)
 
     # errors
 

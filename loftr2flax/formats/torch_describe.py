@@ -1,13 +1,15 @@
-"""Saying in a few words what a value of a pickle is, whatever its size, and how many tensors lie in it."""
+"""Saying in a few words what a value of a pickle is, whatever its size, and what tensors lie in it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from loftr2flax.formats.pickle_values import Opaque, OpaqueObject
 from loftr2flax.formats.torch_globals import StorageRef, TensorClaim
 
 _TEXT_SHOWN = 40
+_VISITED = (dict, list, tuple, set, frozenset, OpaqueObject, TensorClaim)
 
 
 def inner(value: object) -> Iterator[object]:
@@ -20,16 +22,28 @@ def inner(value: object) -> Iterator[object]:
         yield from (value.args, value.state, value.items, value.pairs)
 
 
-def count_tensors(value: object, seen: set[int]) -> int:
-    """Tensors inside a value that are not in ``seen``, to which all that is visited is added."""
-    count, waiting = 0, [value]
+class Tally(NamedTuple):
+    """How many tensors there are, and the bytes of their storages."""
+
+    tensors: int
+    nbytes: int
+
+
+def tally_tensors(value: object, seen: set[int]) -> Tally:
+    """Tensors inside a value, and storages, that are not in ``seen``, to which all that is visited is added."""
+    count, nbytes, waiting = 0, 0, [value]
     while waiting:
         value = waiting.pop()
-        if isinstance(value, (dict, list, tuple, set, frozenset, OpaqueObject, TensorClaim)) and id(value) not in seen:
-            seen.add(id(value))
-            count += isinstance(value, TensorClaim)
-            waiting += inner(value)
-    return count
+        if not isinstance(value, _VISITED) or id(value) in seen:
+            continue
+        seen.add(id(value))
+        waiting += inner(value)
+        if isinstance(value, TensorClaim):
+            count += 1
+            if value.storage is not None and id(value.storage) not in seen:
+                seen.add(id(value.storage))
+                nbytes += value.storage.nbytes
+    return Tally(count, nbytes)
 
 
 def words(value: object) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from loftr2flax.checkpoint import Location
 from loftr2flax.errors import CorruptFile, UnsupportedFile
 from loftr2flax.formats import pickle_machine
 from loftr2flax.formats.limits import DEFAULT, Limits
@@ -58,6 +59,9 @@ class TorchLegacy(TorchCheckpoint):
     def close(self) -> None:
         """Let go of the file."""
         self._source.close()
+
+    def _storage_location(self, key: str, start: int) -> Location:
+        return Location(self.path, self._offsets[key] + start)
 
     def _storage_pieces(self, key: str, start: int, nbytes: int, size: int) -> Iterator[np.ndarray]:
         return self._source.pieces([(self._offsets[key] + start, nbytes)], size, f"storage {key!r}")

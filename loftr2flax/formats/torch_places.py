@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from loftr2flax.formats.torch_describe import count_tensors, words
+from loftr2flax.formats.torch_describe import tally_tensors, words
 from loftr2flax.formats.torch_globals import TensorClaim
 from loftr2flax.formats.torch_nodes import attributes_of, follow, is_optimizer, join, module_state
 
@@ -34,7 +34,7 @@ def contents(top: object, places: bool) -> str:
         return "a single tensor without a name"
     if isinstance(top, dict) and is_optimizer(top):
         return "an optimizer's state"
-    tensors = count_tensors(top, set())
+    tensors = tally_tensors(top, set()).tensors
     if not tensors:
         return "a dict without any" if isinstance(top, dict) else _article(words(top))
     where = "some in dicts further in" if places else "none in a state dict"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from loftr2flax.checkpoint import Location
 from loftr2flax.errors import CorruptFile, UnsupportedFile
 from loftr2flax.formats import pickle_machine
 from loftr2flax.formats.limits import DEFAULT, Limits
@@ -51,6 +52,9 @@ class TorchZip(TorchCheckpoint):
     def close(self) -> None:
         """Let go of the file."""
         self._archive.close()
+
+    def _storage_location(self, key: str, start: int) -> Location:
+        return self._archive.locate(f"{self._top}/data/{key}", start)
 
     def _storage_pieces(self, key: str, start: int, nbytes: int, size: int) -> Iterator[np.ndarray] | None:
         return self._archive.pieces(f"{self._top}/data/{key}", start, nbytes, size)

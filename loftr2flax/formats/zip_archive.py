@@ -10,6 +10,7 @@ from typing import Self
 
 import numpy as np
 
+from loftr2flax.checkpoint import Location
 from loftr2flax.errors import CorruptFile, LimitExceeded
 from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.formats.source_file import FETCH_AGAIN, SourceFile
@@ -114,6 +115,15 @@ class ZipArchive:
             yield piece
         if on_the_way:
             self._check_crc(entry, crc)
+
+    def locate(self, name: str, start: int) -> Location:
+        """Where byte ``start`` of a record lies in the file.
+
+        Raises:
+          CorruptFile: there is no such record.
+        """
+        entry = self._entry(name)
+        return Location(self.path, entry.offset + start if entry.method == STORED else None, name)
 
     def verify(self, name: str) -> None:
         """Check a record's CRC, in chunks of a megabyte; a record that passed is not read again.

@@ -10,8 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from loftr2flax.markup import Markup, element, joined, number, ratio
 from loftr2flax.parity.values import Judgement
-from loftr2flax.report.markup import Markup, element, joined, number, ratio
 from loftr2flax.report.tracks import Track, short
 
 _ROW = 24

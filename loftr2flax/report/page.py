@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from importlib.resources import files
 
 from loftr2flax.formats.atomic import new_file
+from loftr2flax.markup import Markup, counted, element, joined, trusted
 from loftr2flax.parity.values import Coverage, GradientCheck, Judgement, PairRun, ParityReport
 from loftr2flax.report.curves import curves
-from loftr2flax.report.markup import Markup, counted, element, joined, trusted
 from loftr2flax.report.pairs import flips_told, match_pictures
 from loftr2flax.report.tables import badge, finding_table, pairs, stage_table, worst_table
 from loftr2flax.report.tracks import tracks

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from loftr2flax.extras import needed
+from loftr2flax.markup import Markup, counted, element, joined
 from loftr2flax.parity.values import MatchComparison, PairRun, Points
-from loftr2flax.report.markup import Markup, counted, element, joined
 
 with needed("a report with pictures", "parity", "PIL"):
     from PIL import Image

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from loftr2flax.markup import Child, Markup, element, joined, number, ratio
 from loftr2flax.parity.values import Judgement, LeafFinding, PairRun, Spot, StageRow
-from loftr2flax.report.markup import Child, Markup, element, joined, number, ratio
 
 
 def stage_table(run: PairRun) -> Markup:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from loftr2flax.markup import Markup, counted, element, number, ratio
 from loftr2flax.parity.values import FAIL, PASS, Culprit, ParityReport
-from loftr2flax.report.markup import Markup, counted, element, number, ratio
 from loftr2flax.report.pairs import flips_told
 
 _STATES = {PASS: "passes", FAIL: "fails"}
