@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
-from loftr2flax.errors import CorruptFile, Loftr2FlaxError, UnsupportedFile
+from loftr2flax.errors import CorruptFile, EnvironmentFault, Loftr2FlaxError, UnsupportedFile
 
 _PORTION = 4 << 20  # hashing a portion lets other threads run; between portions it has to wait for its turn
 
@@ -37,7 +37,7 @@ class FileHash:
             try:
                 self._add(path, digest.update, buffer)
             except OSError as error:
-                self._error = CorruptFile(f"{path}: cannot be read: {error.strerror}", "check the disk")
+                self._error = EnvironmentFault(f"{path}: cannot be read: {error.strerror}", "check the disk")
             except Loftr2FlaxError as error:
                 self._error = error
         self._digest = digest.hexdigest()
@@ -63,7 +63,8 @@ class FileHash:
         """The digest, once all is read.
 
         Raises:
-          CorruptFile: a file could not be read to its end, or was changed or replaced meanwhile.
+          CorruptFile: a file was changed or replaced meanwhile.
+          EnvironmentFault: the system does not let us read it.
           UnsupportedFile: a pipe, a directory or a device is there.
         """
         self._thread.join()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from loftr2flax.errors import CorruptFile, UnsupportedFile
+from loftr2flax.errors import CorruptFile, EnvironmentFault, UnsupportedFile
 from loftr2flax.filehash import FileHash
 
 
@@ -49,7 +49,7 @@ def test_what_cannot_be_read_is_told_when_the_digest_is_asked_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UnsupportedFile, match="pipe: is not a regular file"):
         FileHash([tmp_path / "pipe"]).hexdigest()
-    with pytest.raises(CorruptFile, match="none: cannot be read: No such file or directory"):
+    with pytest.raises(EnvironmentFault, match="none: cannot be read: No such file or directory"):
         FileHash([tmp_path / "none"]).hexdigest()
 
 

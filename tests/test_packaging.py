@@ -51,7 +51,7 @@ def test_the_metadata(wheel: Path) -> None:
         (entry,) = (archive.read(n).decode() for n in archive.namelist() if n.endswith("entry_points.txt"))
     assert f"Version: {__version__}\n" in metadata
     assert "License-Expression: Apache-2.0" in metadata
-    assert "loftr2flax = loftr2flax.cli:program" in entry
+    assert "loftr2flax = loftr2flax.__main__:program" in entry
     base = [line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "extra ==" not in line]
     assert not any(heavy in line for line in base for heavy in ("torch", "jax", "flax", "kornia"))
     extras = {line.split(": ")[1] for line in metadata.splitlines() if line.startswith("Provides-Extra")}

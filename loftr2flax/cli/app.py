@@ -15,6 +15,7 @@ from typing import NoReturn, TextIO
 import typer
 
 from loftr2flax.cli import machine, output
+from loftr2flax.cli.room import NO_THREAD, check_room
 from loftr2flax.errors import EnvironmentFault, Loftr2FlaxError, UsageError
 
 EXIT_BUG = 70
@@ -70,8 +71,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Args:
       arguments: the command line without the program's name; None for the process's own.
     """
-    signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(_settled(_run(list(sys.argv[1:] if arguments is None else arguments))))
+    try:
+        signal.signal(signal.SIGTERM, _terminate)
+        if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # see __main__
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        code = _settled(_run(list(sys.argv[1:] if arguments is None else arguments)))
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    except _Terminated:
+        code = EXIT_TERMINATED
+    sys.exit(code)
 
 
 def program() -> NoReturn:
@@ -91,6 +100,7 @@ def program() -> NoReturn:
 
 def _run(arguments: list[str]) -> int:
     try:
+        check_room()
         app = build_app(arguments[:1] if arguments[:1] and arguments[0] in VERBS else VERBS)
         return int(app(arguments, prog_name="loftr2flax", standalone_mode=False) or 0)
     except Loftr2FlaxError as error:
@@ -99,10 +109,6 @@ def _run(arguments: list[str]) -> int:
         return _tell(arguments, UsageError(_usage_message(error), f"`{_command(error)} --help` lists the options"))
     except typer.Abort:
         return EXIT_INTERRUPTED
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    except _Terminated:
-        return EXIT_TERMINATED
     except output.ReaderGone:
         return EXIT_PIPE
     except OSError as error:
@@ -111,7 +117,10 @@ def _run(arguments: list[str]) -> int:
     except MemoryError:
         hint = "close other programs, or convert on a larger machine"
         return _tell(arguments, EnvironmentFault("out of memory", hint))
-    except Exception as error:  # the outermost edge: whatever arrives here is our own mistake
+    except Exception as error:  # the outermost edge: whatever arrives here is our own mistake, or a lack of threads
+        if str(error) == NO_THREAD:
+            hint = "raise the limit on processes (`ulimit -u`, or that of the container)"
+            return _tell(arguments, EnvironmentFault("the system starts no more threads", hint))
         import traceback
 
         traceback.print_exc()
