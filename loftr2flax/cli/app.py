@@ -23,7 +23,7 @@ EXIT_INTERRUPTED = 130
 EXIT_PIPE = 141  # what a shell says of a program whose reader went away before its end
 EXIT_TERMINATED = 143
 
-VERBS = ("fetch", "inspect", "convert", "verify", "diff", "mapping", "match", "demo")
+VERBS = ("fetch", "inspect", "convert", "verify", "diff", "mapping", "match", "train", "demo")
 """Each verb is a module here: with an ``app`` of its own if it has sub-commands, else with a function of its name."""
 
 

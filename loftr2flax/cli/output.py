@@ -164,6 +164,21 @@ def step_bar() -> Iterator[Callable[[int, int, str], None] | None]:
         yield lambda done, total, word: bar.update(task, completed=done, total=total, description=word, visible=True)
 
 
+@contextmanager
+def step_bar() -> Iterator[Callable[[int, int, str], None] | None]:
+    """A bar on a terminal's stderr for steps of a known number, with a word; None where nobody would see it."""
+    if quiet or not _on_terminal():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", visible=False)
+        yield lambda done, total, word: bar.update(task, completed=done, total=total, description=word, visible=True)
+
+
 def _on_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
 

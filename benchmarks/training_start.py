@@ -1,0 +1,97 @@
+"""Epochs to the same accuracy, from converted weights and from scratch: the claim of the guide, measured.
+
+    python -m benchmarks.training_start LoFTR_teacher.pt --out starts.json
+    python -m benchmarks.training_start --table starts.json
+
+Each run is one of `loftr2flax train dense` on synthetic prints; the runs of a seed differ in the start alone. A run's
+curve is made monotone (the best so far) before it is asked when it reached an accuracy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+STARTS = {"scratch": {}, "transformer": {"loftr_parts": "transformer"}, "all": {"loftr_parts": "all"}}
+NETWORK = {  # that of LoFTR_teacher.pt
+    "stride": 16, "backbone_dims": (8, 16, 32, 32), "hidden_dim": 32, "num_heads": 1, "layer_norm_eps": 1e-7,
+}  # fmt: skip
+RUN = {
+    "image_size": (96, 96), "num_prints": 64, "pairs_per_epoch": 64, "batch_size": 8, "num_epochs": 24,
+    "lr": 3e-3, "eval_pairs": 24, "eval_pixels": 16, "imposters": 0.25,
+}  # fmt: skip
+
+
+def curve(weights: str, start: str, seed: int, run: dict[str, Any]) -> list[float]:
+    """The share of correct correspondences after each epoch, the start first."""
+    from loftr2flax.training.config import DenseConfig
+    from loftr2flax.training.loop import dense_task, train
+
+    given = {"loftr_pretrained_ckpt": weights, **STARTS[start]} if start != "scratch" else {}
+    with tempfile.TemporaryDirectory() as folder:
+        config = DenseConfig(**NETWORK, **run, **given, seed=seed, checkpoint_dir=folder, save_every=1000)
+        outcome = train(config, dense_task)
+    return [row["correct"] for row in outcome.rows if row["kind"] == "evaluation"]
+
+
+def epochs_to(values: list[float], wanted: float) -> float | None:
+    """Epochs until ``wanted`` is reached, between two evaluations by a straight line; None for never."""
+    best = values[0]
+    for epoch, value in enumerate(values):
+        if value >= wanted:
+            return epoch if epoch == 0 else epoch - 1 + (wanted - best) / (value - best)
+        best = max(best, value)
+    return None
+
+
+def table(curves: dict[str, dict[str, list[float]]]) -> str:
+    """Epochs to three accuracies, and the accuracy at the end: mean and spread (lowest, highest) over the seeds."""
+    ends = [values[-1] for values in curves["scratch"].values()]
+    goals = [round(part * statistics.mean(ends), 2) for part in (0.5, 0.75, 0.95)]
+    lines = ["| start | seeds | at epoch 0 | " + " | ".join(f"epochs to {goal}" for goal in goals) + " | at the end |"]
+    lines.append("|---|" + "---:|" * (len(goals) + 3))
+    for start, seeds in curves.items():
+        columns = [_spread([values[0] for values in seeds.values()], 3)]
+        columns += [_spread([epochs_to(values, goal) for values in seeds.values()], 1) for goal in goals]
+        columns.append(_spread([values[-1] for values in seeds.values()], 3))
+        lines.append(f"| {start} | {len(seeds)} | " + " | ".join(columns) + " |")
+    return "\n".join(lines)
+
+
+def _spread(values: list[float | None], digits: int) -> str:
+    reached = [value for value in values if value is not None]
+    if not reached:
+        return "never"
+    text = f"{statistics.mean(reached):.{digits}f} ({min(reached):.{digits}f} to {max(reached):.{digits}f})"
+    return text if len(reached) == len(values) else f"{text}, {len(values) - len(reached)} never"
+
+
+def main() -> None:
+    """Runs what the file of results lacks, and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", nargs="?")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--table", type=Path, nargs="+")
+    parser.add_argument("--starts", default="scratch,transformer,all")
+    parser.add_argument("--seeds", default="0,1,2")
+    given = parser.parse_args()
+    curves: dict[str, dict[str, list[float]]] = {}
+    if given.table:
+        for path in given.table:
+            for start, seeds in json.loads(path.read_text()).items():
+                curves.setdefault(start, {}).update(seeds)
+        print(table({start: curves[start] for start in STARTS if start in curves}))
+        return
+    for seed in given.seeds.split(","):
+        for start in given.starts.split(","):
+            curves.setdefault(start, {})[seed] = curve(given.weights, start, int(seed), RUN)
+            given.out.write_text(json.dumps(curves))
+            print(start, seed, [round(value, 3) for value in curves[start][seed]], flush=True)
+
+
+if __name__ == "__main__":
+    main()

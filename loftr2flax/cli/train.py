@@ -1,0 +1,219 @@
+"""`loftr2flax train dense` and `train match`: the loop of `loftr2flax.training`, told as it goes."""
+
+from __future__ import annotations
+
+import inspect
+import signal
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from loftr2flax.cli import options
+from loftr2flax.cli.output import emit, emit_json, name_of, plural, say, step_bar
+from loftr2flax.errors import UsageError
+from loftr2flax.extras import needed
+from loftr2flax.training.config import DenseConfig, MatchConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from loftr2flax.training.images import ImageSet
+    from loftr2flax.training.loop import Outcome
+    from loftr2flax.training.start import Loaded
+
+app = typer.Typer(no_args_is_help=True, help="Train IFViT's modules in JAX, started by converted weights.")
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="A YAML file with any of the keys below.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint, exactly.")]
+ShowConfig = Annotated[bool, typer.Option("--show-config", help="Print the config as YAML and stop.")]
+Processes = Annotated[
+    str | None,
+    typer.Option(
+        "--distributed",
+        metavar="HOST:PORT,N,RANK",
+        help="Be process RANK of N, which meet at HOST:PORT; 'auto' on a cluster that says so itself.",
+    ),
+]
+
+
+def _verb(kind: type[TrainConfig], run: Callable[..., None]) -> Callable[..., None]:
+    """The command: the options of ``run``, and one for each field of the config."""
+
+    def command(**given: Any) -> None:
+        changes = {one.name: given.pop(one.name) for one in fields(kind)}
+        run(changes={name: value for name, value in changes.items() if value is not None}, **given)
+
+    own = [p for p in inspect.signature(run, eval_str=True).parameters.values() if p.name != "changes"]
+    keys = [
+        inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(one))
+        for one in fields(kind)
+    ]
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + keys
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    command.__doc__ = run.__doc__
+    return command
+
+
+def _option(one: Any) -> Any:
+    """``--image-size``, and ``--image_size``, as IFViT-JAX spells it."""
+    flags = dict.fromkeys((f"--{one.name.replace('_', '-')}", f"--{one.name}"))
+    aliases = {"num_epochs": ("--epochs",)}.get(one.name, ())
+    default = _yaml_value(one.default)
+    text = f"{one.metadata['about'][:1].upper()}{one.metadata['about'][1:]}. Default: {default or 'none'}."
+    return Annotated[str | None, typer.Option(*flags, *aliases, metavar="VALUE", help=text, show_default=False)]
+
+
+def _dense(
+    config: ConfigFile = None,
+    resume: Resume = False,
+    show_config: ShowConfig = False,
+    distributed: Processes = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    *,
+    changes: dict[str, Any],
+) -> None:
+    """Module 1, dense registration: on synthetic prints, or on a folder of images, from scratch or from a LoFTR."""
+    chosen = DenseConfig.from_sources(config, changes)
+    _train("dense", chosen, resume, show_config, distributed, json)
+
+
+def _match(
+    config: ConfigFile = None,
+    resume: Resume = False,
+    show_config: ShowConfig = False,
+    distributed: Processes = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    *,
+    changes: dict[str, Any],
+) -> None:
+    """Module 2, embeddings of fixed length, from the weights that Module 1's training wrote."""
+    chosen = MatchConfig.from_sources(config, changes)
+    _train("match", chosen, resume, show_config, distributed, json)
+
+
+def _train(verb: str, config: TrainConfig, resume: bool, show: bool, distributed: str | None, json: bool) -> None:
+    if show:
+        _show(verb, config, json)
+        return
+    with needed("training", "train", "jax", "flax", "optax", "orbax", "grain", "scipy", "PIL"):
+        import jax
+
+        _join(distributed)
+        from loftr2flax.training import loop
+    del jax
+    task: Any = loop.dense_task if verb == "dense" else loop.match_task
+    with step_bar() as bar:
+        outcome = loop.train(config, task, resume=resume, watcher=_talker(verb, config, bar))
+    if json:
+        emit_json(f"train.{verb}", _describe(outcome, config))
+    _conclude(outcome)
+    if outcome.signal is not None:
+        raise typer.Exit(128 + outcome.signal)
+
+
+def _show(verb: str, config: TrainConfig, json: bool) -> None:
+    if json:
+        emit_json(f"train.{verb}", {"config": config.to_json(), "outcome": None})
+        return
+    for name, value in config.to_json().items():
+        emit(f"{name}: {_yaml_value(value) or repr('')}")
+
+
+def _yaml_value(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(str, value))}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _join(distributed: str | None) -> None:
+    """Several processes: jax must know of them before it looks for devices."""
+    if distributed is None:
+        return
+    import jax
+
+    if distributed == "auto":
+        jax.distributed.initialize()
+        return
+    address, *numbers = distributed.split(",")
+    if len(numbers) != 2 or not all(number.isdecimal() for number in numbers) or ":" not in address:
+        raise UsageError(
+            f"--distributed {distributed}: not HOST:PORT,N,RANK", "such as `--distributed localhost:9911,2,0`"
+        )
+    count, rank = map(int, numbers)
+    if rank >= count:
+        raise UsageError(f"--distributed {distributed}: ranks are 0 to {count - 1}", "each process has its own")
+    jax.distributed.initialize(address, count, rank)
+
+
+def _talker(verb: str, config: TrainConfig, bar: Callable[[int, int, str], None] | None) -> Any:
+    from loftr2flax.training.loop import Watcher
+
+    class Talker(Watcher):
+        def began(self, images: ImageSet, loaded: Loaded, devices: int, processes: int) -> None:
+            _tell_start(config, images, loaded)
+            say(f"{plural(devices, 'device')}, {plural(processes, 'process', 'processes')}")
+
+        def stepped(self, step: int, steps: int, loss: float) -> None:
+            if bar is not None:
+                bar(step, steps, f"loss {loss:.4g}")
+
+        def evaluated(self, epoch: int, figures: dict[str, float]) -> None:
+            say(f"epoch {epoch:>3}  " + "  ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+
+    return Talker()
+
+
+def _tell_start(config: TrainConfig, images: ImageSet, loaded: Loaded) -> None:
+    for name, value, _ in config.rows():
+        say(f"  {name:<22} {value}")
+    say(images.about)
+    if images.skipped:
+        say(f"note: {plural(len(images.skipped), 'file')} skipped, which cannot be read:")
+        for line in images.skipped:
+            say(f"  {name_of(line)}")
+    width = max(len(row.part) for row in loaded.rows)
+    for row in loaded.rows:
+        why = f": {row.why}" if row.why else ""
+        say(f"  {row.part:<{width}}  {row.leaves:>4} leaves {row.numbers:>11,} numbers  {row.state}{why}")
+    for note in loaded.notes:
+        say(f"note: {note}")
+
+
+def _conclude(outcome: Outcome) -> None:
+    names = [name for name in outcome.last if name not in ("kind", "step", "epoch")]
+    for name in names:
+        say(f"{name.replace('_', ' ')}: {_number(outcome.first[name])} at the start, {_number(outcome.last[name])} now")
+    speed = f", {outcome.images_per_second:.1f} images/s" if outcome.images_per_second else ""
+    files = "weights.npz, metrics.jsonl and curves.png"
+    say(f"step {outcome.step} of {outcome.steps}{speed}; {files} are in {outcome.folder}")
+    if outcome.signal is not None:
+        say(f"note: {signal.Signals(outcome.signal).name}: the state is saved; `--resume` goes on")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _describe(outcome: Outcome, config: TrainConfig) -> dict[str, Any]:
+    return {
+        "config": config.to_json(),
+        "outcome": {
+            "folder": str(outcome.folder),
+            "step": outcome.step,
+            "steps": outcome.steps,
+            "resumed": outcome.resumed,
+            "signal": outcome.signal,
+            "images_per_second": outcome.images_per_second,
+            "metrics": outcome.rows,
+        },
+    }
+
+
+app.command("dense")(_verb(DenseConfig, _dense))
+app.command("match")(_verb(MatchConfig, _match))

@@ -1,0 +1,151 @@
+"""Images of a run: a folder of files, or synthetic ones; each has an identity, the finger that it shows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from loftr2flax.errors import MissingInput, UsageError
+from loftr2flax.training.config import TrainConfig
+
+ENDINGS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".tif", ".tiff", ".webp")
+"""What is taken for an image, in capitals too."""
+
+_FVC = re.compile(r"^(?P<finger>\d+)_(?P<impression>\d+)$")
+_SD4 = re.compile(r"^[fs](?P<finger>\d{4})(?:_\d+)?$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images by number, each with its identity.
+
+    Attributes:
+      identities: the name of the finger for each image; images of one name show one finger.
+      read: image number → [H, W] float32, 0 … 1, ridges dark.
+      skipped: files that could not be read, with the reason.
+      about: one line for people.
+    """
+
+    identities: tuple[str, ...]
+    read: Callable[[int], np.ndarray]
+    skipped: tuple[str, ...] = ()
+    about: str = ""
+
+    def __len__(self) -> int:
+        return len(self.identities)
+
+
+def identity_of(path: Path, root: Path) -> str:
+    """The finger that a file shows, by the conventions of FVC and NIST, else the file itself.
+
+    FVC (`DB1_A/101_3.tif`): the number before ``_`` is the finger, within its database. NIST SD4 (`f0001_01.png` and
+    `s0001_10.png`): the four figures are the finger, ``f`` and ``s`` its first and second print. NIST SD300 and SD302
+    (`00001000_roll_500_01.png`): subject and finger are the first number and the last.
+    """
+    stem, folder = path.stem, path.parent.relative_to(root).as_posix()
+    if found := _FVC.match(stem):
+        return f"{folder}/{found['finger']}"
+    if found := _SD4.match(stem):
+        return found["finger"]
+    if found := re.match(r"^(\d{8})_(?:roll|plain|slap|\w+)_\d+_(\d{2})$", stem):
+        return f"{found[1]}/{found[2]}"
+    return path.relative_to(root).as_posix()
+
+
+def open_images(config: TrainConfig, held_out: bool = False) -> ImageSet:
+    """The images of a config: those trained on, or those held out for the evaluation.
+
+    Of a folder every tenth identity is held out (with fewer than ten, the same images serve both).
+
+    Raises:
+      MissingInput: the folder is not there, or holds no image that can be read.
+      UsageError: a batch is larger than the data set.
+    """
+    if not config.dataset_root:
+        return _synthetic(config, held_out)
+    images = _folder(Path(config.dataset_root), config.image_size)
+    fingers = list(dict.fromkeys(images.identities))
+    if len(images) < config.batch_size and not held_out:
+        raise UsageError(
+            f"batch_size={config.batch_size}: the data set has only {len(images)} images",
+            f"`--set batch_size={len(images)}`, or more images",
+        )
+    if len(fingers) < 10:
+        return images
+    kept = set(fingers[::10]) if held_out else set(fingers) - set(fingers[::10])
+    numbers = [n for n, finger in enumerate(images.identities) if finger in kept]
+    return ImageSet(
+        tuple(images.identities[n] for n in numbers), lambda n: images.read(numbers[n]), images.skipped, images.about
+    )
+
+
+def _synthetic(config: TrainConfig, held_out: bool) -> ImageSet:
+    from loftr2flax.training.prints import synthetic_print
+    from loftr2flax.training.scenes import synthetic_scene
+
+    height, width = config.image_size
+    count = min(config.num_prints, config.eval_pairs) if held_out else config.num_prints
+    first = 1_000_000 if held_out else 1000 * config.seed
+    kinds = {"prints": ("print",), "scenes": ("scene",), "both": ("print", "scene")}[config.synthetic]
+
+    @lru_cache(maxsize=1024)
+    def read(number: int) -> np.ndarray:
+        make = synthetic_print if kinds[number % len(kinds)] == "print" else synthetic_scene
+        return make(first + number, height, width)
+
+    names = tuple(f"{kinds[n % len(kinds)]} {first + n}" for n in range(count))
+    return ImageSet(names, read, (), f"{count} synthetic {' and '.join(f'{kind}s' for kind in kinds)}")
+
+
+def _folder(root: Path, size: tuple[int, int]) -> ImageSet:
+    if not root.is_dir():
+        raise MissingInput(
+            f"{root}: no such folder", "`--dataset-root` names a folder of images; without it prints are made"
+        )
+    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+    good: list[Path] = []
+    skipped: list[str] = []
+    for path in paths:
+        if (trouble := _trouble(path)) is None:
+            good.append(path)
+        else:
+            skipped.append(f"{path.relative_to(root)}: {trouble}")
+    if not good:
+        what = f"none of its {len(paths)} images can be read" if paths else "holds no image"
+        raise MissingInput(f"{root}: {what}", f"images end in {', '.join(ENDINGS)}")
+
+    @lru_cache(maxsize=1024)
+    def read(number: int) -> np.ndarray:
+        return _read(good[number], size)
+
+    identities = tuple(identity_of(path, root) for path in good)
+    about = f"{len(good)} images of {len(set(identities))} identities in {root}"
+    return ImageSet(identities, read, tuple(skipped), about)
+
+
+def _trouble(path: Path) -> str | None:
+    """Why a file is no image, or None. It is decoded whole: a file that ends early shows only then."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as file:
+            file.load()
+    except Image.DecompressionBombError:
+        return "too many pixels"
+    except (OSError, SyntaxError, ValueError) as error:
+        return next(iter(str(error).splitlines()), type(error).__name__)
+    return None
+
+
+def _read(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """The image, grey, fitted into ``size`` with its proportions, on white."""
+    from PIL import Image, ImageOps
+
+    with Image.open(path) as file:
+        grey = ImageOps.pad(file.convert("L"), (size[1], size[0]), Image.Resampling.LANCZOS, color=255)
+        return np.asarray(grey, np.float32) / 255

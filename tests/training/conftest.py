@@ -1,0 +1,30 @@
+"""Runs small enough to make many of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tiny import tiny_config
+
+from loftr2flax.training.config import DenseConfig
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Programs that many runs share are compiled once."""
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("jax")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_disable_most_optimizations", True)  # compiling takes longer than running here
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_compilation_cache_dir", None)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> DenseConfig:
+    """Two epochs of two steps; an image is not square, a part of every pair is an imposter's."""
+    return tiny_config(tmp_path / "run")

@@ -1,0 +1,225 @@
+"""Runs: they learn, resume to the bit, and end well however they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import TINY, tiny_config, tiny_options
+
+from loftr2flax.errors import EnvironmentFault, OutputExists, UsageError
+from loftr2flax.training import loop
+from loftr2flax.training.checkpoints import Checkpoints
+from loftr2flax.training.loop import LossNotFinite, dense_task, train
+
+
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    with np.load(folder / "weights.npz") as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
+    assert one.keys() == other.keys()
+    return all(one[name].tobytes() == other[name].tobytes() for name in one)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train(tiny_config(folder), dense_task)
+    return folder
+
+
+def test_a_run_learns(tmp_path):
+    """One print, shifted a little, without noise: the loss falls to a fraction and matches become right."""
+    config = tiny_config(
+        tmp_path / "run", num_prints=1, rotation=0, elastic=0, noise=0, num_epochs=12, lr=5e-3, imposters=0
+    )
+    outcome = train(config, dense_task)
+    losses = [row["loss"] for row in outcome.rows if row["kind"] == "train"]
+    assert np.mean(losses[-4:]) < 0.6 * np.mean(losses[:4])
+
+
+def test_what_a_run_leaves(whole):
+    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["kind"], row["step"]) for row in rows] == [
+        ("evaluation", 0), ("train", 1), ("train", 2), ("evaluation", 2), ("train", 3), ("train", 4), ("evaluation", 4),
+    ]  # fmt: skip
+    assert (whole / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert {name.split("/")[0] for name in weights(whole)} == {"params", "batch_stats"}
+
+
+def test_batch_norm_is_carried(whole):
+    stats = {name: value for name, value in weights(whole).items() if name.startswith("batch_stats/")}
+    assert not any((value == 0).all() or (value == 1).all() for value in stats.values())
+
+
+def test_an_interrupted_run_ends_as_the_whole_one(whole, tmp_path, monkeypatch):
+    """SIGTERM in the middle of an epoch, then --resume: the same bits in the weights, the same lines of metrics."""
+    config = tiny_config(tmp_path / "run")
+    real, seen = loop.batches, []
+
+    def interrupted(*args, **options):
+        for rows in real(*args, **options):
+            seen.append(1)
+            if len(seen) == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield rows
+
+    monkeypatch.setattr(loop, "batches", interrupted)
+    first = train(config, dense_task)
+    assert (first.step, first.signal) == (3, signal.SIGTERM)
+    assert not same(weights(tmp_path / "run"), weights(whole))
+    monkeypatch.setattr(loop, "batches", real)
+    second = train(config, dense_task, resume=True)
+    assert (second.step, second.resumed, second.signal) == (4, 3, None)
+    assert same(weights(tmp_path / "run"), weights(whole))
+    assert (tmp_path / "run/metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
+
+
+def test_sigterm_to_the_program(tmp_path):
+    """The real program: it saves, says so, exits 143, and goes on with --resume."""
+    words = [
+        sys.executable,
+        "-m",
+        "loftr2flax",
+        "train",
+        "dense",
+        *tiny_options(num_epochs=5000),
+        "--checkpoint-dir",
+        "run",
+    ]
+    environment = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(words, cwd=tmp_path, env=environment, **pipes)
+    metrics = tmp_path / "run/metrics.jsonl"
+    for _ in range(600):
+        if process.poll() is not None or (metrics.exists() and '"train"' in metrics.read_text()):
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 143, err
+    assert "SIGTERM: the state is saved" in err
+    assert "Traceback" not in err
+    with Checkpoints(tiny_config(tmp_path / "run")) as checkpoints:
+        assert checkpoints.latest >= 1
+
+
+def test_a_run_is_not_written_over(whole):
+    with pytest.raises(OutputExists, match="holds a run at step 4"):
+        train(tiny_config(whole), dense_task)
+
+
+def test_a_run_resumes_only_as_itself(whole, tmp_path):
+    with pytest.raises(UsageError, match=r"lr=0\.5: the run at .* has lr=0\.001"):
+        train(tiny_config(whole, lr=0.5), dense_task, resume=True)
+    with pytest.raises(UsageError, match="holds no run to resume"):
+        train(tiny_config(tmp_path / "none"), dense_task, resume=True)
+
+
+def test_a_loss_that_is_not_a_number(config, monkeypatch):
+    real = loop.batches
+
+    def poisoned(*args, **options):
+        for number, rows in enumerate(real(*args, **options), 1):
+            yield {**rows, "image0": rows["image0"] * np.nan} if number == 3 else rows
+
+    monkeypatch.setattr(loop, "batches", poisoned)
+    with pytest.raises(LossNotFinite, match="the loss is nan at step 3") as caught:
+        train(config, dense_task)
+    assert "the last checkpoint is of step 2" in caught.value.hint
+    assert caught.value.exit_code == 1
+    with Checkpoints(config) as checkpoints:
+        assert checkpoints.latest == 2
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(config, monkeypatch, whole):
+    """Files may not grow beyond a few bytes: the system's own refusal, in the middle of a save."""
+    real, limits = Checkpoints.save, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def save(self, state):
+        if int(state.step) < 4:
+            return real(self, state)
+        before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (512, limits[1]))
+        try:
+            return real(self, state)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, before)
+
+    monkeypatch.setattr(Checkpoints, "save", save)
+    with pytest.raises(EnvironmentFault, match="step 4 could not be saved") as caught:
+        train(config, dense_task)
+    assert "step 2 is intact" in caught.value.hint
+    monkeypatch.setattr(Checkpoints, "save", real)
+    assert train(config, dense_task, resume=True).resumed == 2
+    assert same(weights(Path(config.checkpoint_dir)), weights(whole))
+
+
+def test_what_is_frozen_stays(tmp_path):
+    start = train(tiny_config(tmp_path / "start", num_epochs=1, lr=1e-12, weight_decay=0), dense_task)
+    config = tiny_config(tmp_path / "run", freeze=("backbone",), lr_scale=("loftr_coarse/layers_0=0.001",), lr=0.01)
+    moved = train(config, dense_task)
+    before, after = weights(start.folder), weights(moved.folder)
+    change = {name: np.abs(after[name] - before[name]).max() for name in before if name.startswith("params/")}
+    assert all(value < 1e-9 for name, value in change.items() if "/backbone/" in name)
+    first = max(value for name, value in change.items() if "/layers_0/" in name)
+    second = max(value for name, value in change.items() if "/layers_1/" in name)
+    assert 0 < first < 1e-3 < second
+    stats = {name: value for name, value in after.items() if name.startswith("batch_stats/")}
+    assert all((value == 0).all() or (value == 1).all() for value in stats.values())
+
+
+@pytest.mark.parametrize("option", [{"freeze": ("backbon",)}, {"lr_scale": ("loftr_fine=0.1",)}])
+def test_a_part_that_is_not_there(config, option, tmp_path):
+    with pytest.raises(UsageError, match="the network has no such part"):
+        train(tiny_config(tmp_path / "run", **option), dense_task)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"precision": "bfloat16", "fine": True},
+        {"use_loftr": False},
+        {"attention_type": "full", "sublayers": "separate", "stride": 16, "image_size": (48, 64)},
+    ],
+)
+def test_other_networks_step_too(tmp_path, changes):
+    outcome = train(tiny_config(tmp_path / "run", num_epochs=1, pairs_per_epoch=4, **changes), dense_task)
+    rows = [row for row in outcome.rows if row["kind"] == "train"]
+    assert all(np.isfinite(row["loss"]) and row["gradient"] > 0 for row in rows)
+    assert ("fine" in rows[0]) == bool(changes.get("fine"))
+    assert {value.dtype for value in weights(outcome.folder).values()} == {np.dtype(np.float32)}
+
+
+def test_a_batch_larger_than_an_epoch(config):
+    with pytest.raises(UsageError, match="batch_size=4: an epoch has only pairs_per_epoch=3 pairs"):
+        train(tiny_config(Path(config.checkpoint_dir), pairs_per_epoch=3), dense_task)
+
+
+def test_the_program_and_its_document(call, tmp_path):
+    done = call("train", "dense", *tiny_options(num_epochs=1), "--checkpoint-dir", "run", "--json")
+    assert done.code == 0, done.err
+    document = done.json
+    assert document["schema"] == "loftr2flax.train.dense/1"
+    assert document["outcome"]["step"] == TINY["pairs_per_epoch"] // TINY["batch_size"]
+    assert "left at its start: no weights were given" in done.err
+    assert "correct: " in done.err
+    again = call("train", "dense", *tiny_options(num_epochs=1), "--checkpoint-dir", "run")
+    assert again.code == 4
+    assert "`--resume` continues it" in again.hint
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    none = call("train", "dense", "--dataset-root", "empty", "--checkpoint-dir", "other")
+    assert (none.code, none.error) == (3, "empty: holds no image")
