@@ -33,11 +33,15 @@ class Outcome:
     @property
     def json(self) -> Any:
         """The one document on stdout."""
-        return json.loads(self.out)
+        return json.loads(self.out, parse_constant=_no_number)
 
     def _only(self, word: str) -> str:
         (line,) = (line for line in self.err.splitlines() if line.startswith(word))
         return line.removeprefix(word)
+
+
+def _no_number(word: str) -> None:
+    raise AssertionError(f"{word} is not JSON")
 
 
 def run_program(*arguments: object, cwd: Path | None = None, prefix: str = "", **environment: str) -> Outcome:

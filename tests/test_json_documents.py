@@ -23,12 +23,13 @@ Run = Callable[..., Outcome]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """``a.ckpt``, its conversion ``a.npz``, ``b.npz`` with one number changed, and a mapping that is none."""
+    """``a.ckpt``, its conversion ``a.npz``, ``b.npz`` with NaN and infinities, and a mapping that is none."""
     write_sample(tmp_path / "a.ckpt", sizes=SampleSizes(coarse_width=12, coarse_layers=2, fine_layers=1))
     convert_checkpoint(tmp_path / "a.ckpt", tmp_path / "a.npz", "loftr")
     with np.load(tmp_path / "a.npz") as arrays:
         leaves = {name: arrays[name] for name in arrays.files}
     next(iter(leaves.values())).flat[3] = np.nan
+    leaves["params/loftr_coarse/layers_0/merge/kernel"][:] = np.inf
     np.savez(tmp_path / "b.npz", **leaves)
     (tmp_path / "bad.yaml").write_text("mapping: bad/1\ndens:\n  fc: fc\nindex: {i: 5}\n")
     return tmp_path
@@ -38,10 +39,15 @@ def folder(tmp_path: Path) -> Path:
     ("command", "code", "schema"),
     [
         ("inspect a.ckpt a.npz nofile.pt", 3, "inspect"),
+        ("inspect a.ckpt b.npz --stats --hash --where", 0, "inspect"),
+        ("inspect a.npz --filter *kernel --sort size", 0, "inspect"),
         ("inspect nofile.pt", 3, "error"),
+        ("fetch --list", 0, "fetch.list"),
+        ("fetch", 2, "error"),
         ("convert a.ckpt -m loftr -o c.msgpack", 0, "convert"),
         ("convert a.ckpt -m loftr --dry-run", 0, "convert"),
         ("convert a.npz --reverse -o c.ckpt", 0, "convert"),
+        ("convert a.ckpt -o c.safetensors --max-shard-size 40KB", 0, "convert"),
         ("convert a.ckpt -m bad.yaml -o c.npz", 3, "error"),
         ("convert a.ckpt", 2, "error"),
         ("convert a.ckpt --frce", 2, "error"),
@@ -67,7 +73,10 @@ def folder(tmp_path: Path) -> Path:
         ("demo --folder .", 4, "error"),
     ],
 )
-def test_a_document(call: Run, folder: Path, command: str, code: int, schema: str) -> None:
+def test_a_document(
+    call: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, command: str, code: int, schema: str
+) -> None:
+    monkeypatch.setenv("LOFTR2FLAX_CACHE", str(folder / "cache"))
     done = call(*command.split(), "--json")
     assert done.code == code, done.err
     document = validated(done.json)

@@ -81,7 +81,7 @@ def _matrix(name: str, info: LeafInfo, stats: LeafStats) -> tuple[tuple[str, ...
     """Notes and warnings on a matrix or a filter: something that a network multiplies by."""
     if stats.zeros == info.size > 1:
         return (("at its initial value (0)",), ()) if _BEGINS_ZERO.search(name) else ((), ("all zeros",))
-    if stats.constant:
+    if stats.constant and stats.minimum is not None:
         return (), (f"constant {stats.minimum:.6g}",)
     warnings: list[str] = []
     if stats.dead_channels:
