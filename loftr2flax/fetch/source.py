@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from loftr2flax.fetch.published import PUBLISHED
-from loftr2flax.fetch.urls import is_url
-
 
 def checkpoint(text: str) -> Path:
     """The file that ``text`` stands for. A file of that name comes first; nothing is ever downloaded.
@@ -21,7 +18,12 @@ def checkpoint(text: str) -> Path:
       EnvironmentFault: there is no cache, nor a home where it could be.
     """
     path = Path(text)
-    if not (text in PUBLISHED or is_url(text)) or os.path.lexists(path):
+    if os.path.lexists(path):
+        return path
+    from loftr2flax.fetch.published import PUBLISHED
+    from loftr2flax.fetch.urls import is_url
+
+    if not (text in PUBLISHED or is_url(text)):
         return path
     from loftr2flax.fetch.cache import cache_folder, checked, entry
 
