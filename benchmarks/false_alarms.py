@@ -112,10 +112,8 @@ def _by_library(variables: dict[str, str]) -> str:
 
 
 def _row(subject: Subject, found: Sweep) -> str:
-    high = sorted(found.shares)
-    middle, most, largest = high[len(high) // 2], high[int(0.99 * len(high))], high[-1]
-    counted = f"{found.runs:,} | {len(high):,} | {len(found.alarms)}"
-    return f"| {subject.title} | {counted} | {middle:.2f} | {most:.2f} | {largest:.2f} |"
+    counted = f"{found.runs:,} | {len(found.shares):,} | {len(found.alarms)}"
+    return f"| {subject.title} | {counted} | {max(found.shares):.2f} |"
 
 
 def _section(rows: list[str], alarms: list[str], sums: str) -> str:
@@ -126,8 +124,8 @@ def _section(rows: list[str], alarms: list[str], sums: str) -> str:
 {sizes} and once with masks, are right conversions; half of the arrays are judged in the free run
 and half by themselves.
 
-| | runs | arrays judged | false alarms | r as a share of its limit: middle | 99 of 100 below | largest |
-|---|---|---|---|---|---|---|
+| | runs | arrays judged | false alarms | largest r, as a share of its limit |
+|---|---|---|---|---|
 {table}
 
 {listed}A right port adds in another order than torch, and how well torch's library adds depends on the processor.
