@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from loftr2flax.cli import options
-from loftr2flax.cli.output import emit, emit_json, say
+from loftr2flax.cli.output import emit, emit_json, name_of, say
 from loftr2flax.errors import EnvironmentFault, Loftr2FlaxError
 
 
@@ -67,6 +67,7 @@ def demo(
         Path | None, typer.Option("--folder", help="Where to leave the files; a temporary folder without it.")
     ] = None,
     json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Inspect, convert, check, reverse and run a small LoFTR checkpoint, and see two mistakes caught."""
     from loftr2flax.sample import write_sample
@@ -106,7 +107,7 @@ def demo(
             kept = None if folder is None else str(folder)
             emit_json("demo", {"folder": kept, "steps": show.steps, "returned": returned, "lacking": lacking})
         elif folder is not None:
-            emit(f"The files are in {folder}.")
+            emit(f"The files are in {name_of(str(folder))}.")
 
 
 def _run_the_networks(show: _Show, lacking: list[str]) -> None:

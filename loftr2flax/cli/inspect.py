@@ -14,7 +14,6 @@ from loftr2flax.errors import Loftr2FlaxError, UsageError
 
 if TYPE_CHECKING:
     from loftr2flax.inspection import Inspection
-    from loftr2flax.inspection.rows import Branch
 
 _NO_LEAF = 1
 
@@ -126,8 +125,6 @@ def _show_all(found: list[Inspection], *, tree: bool, flat: bool, depth: int | N
 
 
 def _describe(found: Inspection) -> dict[str, Any]:
-    from loftr2flax.inspection.rows import parts
-
     return {
         "path": str(found.path),
         "format": found.format,
@@ -151,13 +148,9 @@ def _describe(found: Inspection) -> dict[str, Any]:
         "in_all": len(found.infos),
         "idle": list(found.idle),
         "totals": {dtype: {"leaves": n, "numbers": s, "bytes": b} for dtype, (n, s, b) in found.totals.items()},
-        "parts": [_part(branch, found.separator) for branch in parts(found.tree)],
+        "parts": [{"name": p.name, "leaves": p.leaves, "bytes": p.nbytes} for p in found.parts],
         "leaves": {name: _leaf(found, name) for name in found.names},
     }
-
-
-def _part(branch: Branch, separator: str) -> dict[str, Any]:
-    return {"name": branch.name.removesuffix(separator), "leaves": branch.leaves, "bytes": branch.nbytes}
 
 
 def _leaf(found: Inspection, name: str) -> dict[str, Any]:

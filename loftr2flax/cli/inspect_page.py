@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from loftr2flax.cli.output import emit, leaves, name_of, painted, plural, size_text, table, terminal_width
 from loftr2flax.dtypes import SHORT
 from loftr2flax.folding import fold_line
-from loftr2flax.inspection.rows import Branch, cut, parts
+from loftr2flax.inspection.rows import Branch, cut
 
 if TYPE_CHECKING:
     from loftr2flax.checkpoint import LeafInfo, Location, Unread
@@ -209,14 +209,11 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
 
 
 def _parts(found: Inspection) -> Iterator[tuple[str, str]]:
-    branches = parts(found.tree)
-    if len(branches) < 2:
+    parts = found.parts
+    if len(parts) < 2:
         return
-    shown = [
-        f"{branch.name.removesuffix(found.separator)} {size_text(branch.nbytes)} ({branch.leaves:,})"
-        for branch in branches[:_MOST_PARTS]
-    ]
-    more = len(branches) - _MOST_PARTS
+    shown = [f"{part.name} {size_text(part.nbytes)} ({part.leaves:,})" for part in parts[:_MOST_PARTS]]
+    more = len(parts) - _MOST_PARTS
     yield "parts", ", ".join(shown) + (f" and {more:,} more" if more > 0 else "")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from loftr2flax.cli import completion, options
-from loftr2flax.cli.output import complain, emit, emit_json, error_values, leaves, plural, say, table
+from loftr2flax.cli.output import complain, emit, emit_json, error_values, leaves, name_of, plural, say, table
 from loftr2flax.errors import Loftr2FlaxError, MappingMismatch
 from loftr2flax.fetch import source
 
@@ -154,7 +154,7 @@ def _show_blind(plan: Plan, file: Path | None) -> None:
     from loftr2flax.folding import fold
 
     matrices = sum(len(move.info.shape) > 1 for move in plan.moves)
-    emit(f"fits {file}: {leaves(len(plan.moves))}, {plural(matrices, 'weight')} of two axes or more")
+    emit(f"fits {name_of(str(file))}: {leaves(len(plan.moves))}, {plural(matrices, 'weight')} of two axes or more")
     if not plan.blind:
         emit("blind: none; a wrong layout would show in every shape")
         return

@@ -47,8 +47,9 @@ def complain(message: str, hint: str) -> None:
 
 
 def emit_json(schema: str, value: Mapping[str, Any]) -> None:
-    """One JSON document with its schema's name."""
-    _data(json.dumps({"schema": f"loftr2flax.{schema}/1", **value}, indent=2, ensure_ascii=True))
+    """One JSON document with its schema's name, in ASCII; a name in it cannot command GitHub's log (``##[error]``)."""
+    text = json.dumps({"schema": f"loftr2flax.{schema}/1", **value}, indent=2, ensure_ascii=True)
+    _data(text.replace("##[", "#\\u0023["))
 
 
 def error_values(error: Loftr2FlaxError) -> dict[str, Any]:
@@ -147,21 +148,6 @@ def progress_bar(what: str, *, patience: int = 64 << 20) -> Iterator[Callable[[i
             bar.update(task, completed=done, total=total, visible=total > patience)
 
         yield update
-
-
-@contextmanager
-def step_bar() -> Iterator[Callable[[int, int, str], None] | None]:
-    """A bar on a terminal's stderr for steps of a known number, with a word; None where nobody would see it."""
-    if quiet or not _on_terminal():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", visible=False)
-        yield lambda done, total, word: bar.update(task, completed=done, total=total, description=word, visible=True)
 
 
 @contextmanager

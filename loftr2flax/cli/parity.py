@@ -178,7 +178,7 @@ def _verdict(report: ParityReport) -> str:
 
 
 def _run_as_text(run: PairRun, per_layer: bool) -> None:
-    emit(f"{run.inputs.title} ({run.inputs.origin})")
+    emit(name_of(f"{run.inputs.title} ({run.inputs.origin})"))
     rows = [["  stage", "drift r", "own r", "limit", "max abs", "max ulp", ""]]
     for row in run.stages:
         rows.append(_stage_line(row))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from loftr2flax.checkpoint import LeafInfo
 from loftr2flax.folding import fold
@@ -49,6 +49,14 @@ class Branch:
     leaves: int
     nbytes: int
     dtypes: tuple[str, ...]
+
+
+class Part(NamedTuple):
+    """A branch of the names, or several that hold as much, and what lies in it."""
+
+    name: str
+    leaves: int
+    nbytes: int
 
 
 def in_order(infos: Mapping[str, LeafInfo], names: Iterable[str], order: str, separator: str) -> list[str]:
@@ -107,7 +115,7 @@ def _branch(name: str, content: dict[str, Any] | LeafInfo, known: dict[object, i
     folded = [
         (place[keys[0]], number, _times(children[keys[0]], label, len(keys)))
         for number, children in alike.items()
-        for label, keys in fold(children).items()
+        for label, keys in (fold(children) if len(children) > 1 else {key: [key] for key in children}).items()
     ]
     folded.sort(key=lambda item: item[0])
     below = tuple(child for _, _, child in folded)
@@ -134,8 +142,25 @@ def cut(tree: Branch, depth: int) -> Iterator[tuple[str, Branch, int]]:
             waiting += [(name, child, level + 1, times * branch.count) for child in reversed(branch.below)]
 
 
-def parts(tree: Branch) -> tuple[Branch, ...]:
-    """The branches that a tree falls into, below what all its leaves have in common, the largest first."""
-    while len(tree.below) == 1 and tree.below[0].count == 1 and tree.below[0].below:
-        tree = tree.below[0]
-    return tuple(sorted((b for b in tree.below if b.below), key=lambda branch: -branch.nbytes))
+def parts_of(infos: Mapping[str, LeafInfo], names: Sequence[str], separator: str) -> tuple[Part, ...]:
+    """The branches that leaves fall into, below what all of them have in common; the largest first."""
+    ways = [name.split(separator)[:-1] for name in names]
+    common = 0
+    for level in zip(*ways, strict=False):
+        if len(set(level)) > 1:
+            break
+        common += 1
+    sums: dict[str, tuple[int, int]] = {}
+    for name, way in zip(names, ways, strict=True):
+        if len(way) > common:
+            leaves, nbytes = sums.get(way[common], (0, 0))
+            sums[way[common]] = (leaves + 1, nbytes + infos[name].nbytes)
+    alike: dict[tuple[int, int], list[str]] = {}
+    for branch, held in sums.items():
+        alike.setdefault(held, []).append(branch)
+    parts = [
+        Part(label, len(folded) * leaves, len(folded) * nbytes)
+        for (leaves, nbytes), branches in alike.items()
+        for label, folded in fold(branches).items()
+    ]
+    return tuple(sorted(parts, key=lambda part: -part.nbytes))

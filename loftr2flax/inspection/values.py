@@ -11,7 +11,7 @@ from loftr2flax.checkpoint import Container, LeafInfo, Location, Unread
 from loftr2flax.errors import Fault
 from loftr2flax.identity import Identity
 from loftr2flax.inspection.alarms import Remarks
-from loftr2flax.inspection.rows import Branch, Row, branch_of, fold_rows
+from loftr2flax.inspection.rows import Branch, Part, Row, branch_of, fold_rows, parts_of
 from loftr2flax.inspection.statistics import LeafStats
 from loftr2flax.mapping.rules import Direction
 
@@ -98,6 +98,11 @@ class Inspection:
         return branch_of(self.infos, self.names, self.separator)
 
     @property
+    def parts(self) -> tuple[Part, ...]:
+        """What lies in each branch of the names, below what all of them have in common; the largest first."""
+        return parts_of(self.infos, self.names, self.separator)
+
+    @property
     def totals(self) -> dict[str, tuple[int, int, int]]:
         """By dtype: leaves, numbers, bytes."""
         totals: dict[str, tuple[int, int, int]] = {}
@@ -136,6 +141,8 @@ class Inspection:
         return f"<inspection of {self.path}: {len(self.infos)} leaves, {self.looks_like or 'no known model'}>"
 
     def _repr_html_(self) -> str:
-        from loftr2flax.inspection.notebook import as_html
+        from loftr2flax.notebook import table_of
 
-        return as_html(self)
+        rows = [(r.name, str(r.info.shape), r.info.dtype, f"×{r.count}", f"{r.nbytes:,}") for r in self.rows]
+        said = f"{self.path}: {len(self.infos):,} leaves, {self.looks_like or 'no known model'}"
+        return table_of(said, ("leaf", "shape", "dtype", "", "bytes"), rows)

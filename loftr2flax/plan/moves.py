@@ -117,3 +117,10 @@ class Plan(NamedTuple):
 
     def __repr__(self) -> str:
         return f"<plan {self.mapping.name} {self.direction}: {len(self.moves)} leaves, root {self.root!r}>"
+
+    def _repr_html_(self) -> str:
+        from loftr2flax.notebook import table_of
+
+        rows = [(", ".join(move.inputs), move.leaf, str(move.info.shape), move.info.dtype) for move in self.moves]
+        said = f"{self.mapping.name}, {self.direction}: {len(self.moves)} leaves, {len(self.dropped)} inputs dropped"
+        return table_of(said, ("reads", "writes", "shape", "dtype"), rows)
