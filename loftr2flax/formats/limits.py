@@ -31,7 +31,7 @@ class Limits(NamedTuple):
     @property
     def values(self) -> int:
         """Values that the containers of a PyTorch file may hold, the tensors among them."""
-        return 3 * self.tensors
+        return 2 * self.tensors
 
     @property
     def steps(self) -> int:

@@ -17,7 +17,7 @@ from loftr2flax.formats.msgpack_wire import CHUNKED, COMPLEX, MAX_DEPTH, NDARRAY
 from loftr2flax.formats.source_file import FETCH_AGAIN, SourceFile
 
 _MAX_KEY = 1 << 16
-_PER_NAME = 700  # bytes of memory that a leaf takes beside the characters of its path
+_PER_NAME = 500  # bytes of memory that a leaf takes beside the characters of its path
 _T = TypeVar("_T")
 
 
@@ -75,7 +75,7 @@ def scan(source: SourceFile, limits: Limits) -> Found:
         if token.kind in ("map", "array") and token.length:
             stack.append(_Open(f"{path}/", token))
             if len(stack) > MAX_DEPTH:
-                raise LimitExceeded(f"{source.path}: leaf {path!r:.80}: more than {MAX_DEPTH} levels", FETCH_AGAIN)
+                raise LimitExceeded(f"{source.path}: leaf {path[:60]!r}…: more than {MAX_DEPTH} levels", FETCH_AGAIN)
         elif token.kind == "extension" and token.code in (NDARRAY, SCALAR):
             leaves[path] = _array(source.path, tokens, path, token)
         else:
@@ -86,7 +86,7 @@ def scan(source: SourceFile, limits: Limits) -> Found:
                 tokens.skip(token.length, f"leaf {path!r}")
         count += 1
         limits.check_tensors(count, source.path, "leaves and other values", more=True)
-        limits.check_memory(names, source.path, "the names of its leaves")
+        limits.check_memory(2 * names, source.path, "the names of its leaves")
     if not tokens.ended:
         raise CorruptFile(f"{source.path}: the tree ends at byte {tokens.position}, the file goes on", FETCH_AGAIN)
     _join_chunks(source.path, leaves, others)

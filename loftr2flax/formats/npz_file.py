@@ -20,6 +20,7 @@ from loftr2flax.formats.source_file import FETCH_AGAIN, SourceFile
 from loftr2flax.formats.zip_archive import ZipArchive, ZipEntry
 
 _STORED = 0
+_PER_BYTE = 100  # of memory for each byte of a header that is read as a Python literal
 
 
 class NpzFile(Checkpoint):
@@ -38,7 +39,7 @@ class NpzFile(Checkpoint):
     def __init__(self, path: str | os.PathLike[str], limits: Limits = DEFAULT) -> None:
         self._archive = ZipArchive(Path(path), limits)
         try:
-            self._headers, contents = _read_headers(self._archive)
+            self._headers, contents = _read_headers(self._archive, limits)
         except BaseException:
             self._archive.close()
             raise
@@ -77,15 +78,18 @@ class NpzFile(Checkpoint):
         self._archive.close()
 
 
-def _read_headers(archive: ZipArchive) -> tuple[dict[str, NpyHeader], Contents]:
+def _read_headers(archive: ZipArchive, limits: Limits) -> tuple[dict[str, NpyHeader], Contents]:
     headers: dict[str, NpyHeader] = {}
+    long = 0  # bytes of headers beyond the usual
     unread: list[Unread] = []
     source = SourceFile(archive.path)  # the archive checks a record whole before it gives any of it: too much here
     try:
         for entry in archive.entries.values():
             if entry.name.endswith(".npy"):
                 name = entry.name.removesuffix(".npy")
-                headers[name] = _read_header(source, name, entry)
+                header = headers[name] = _read_header(source, name, entry)
+                long += max(header.data_at - HEAD, 0)
+                limits.check_memory(_PER_BYTE * long, source.path, "the headers of its arrays")
             else:
                 unread.append(Unread(entry.name, "a record that is not .npy", entry.size))
         inside = from_comment(archive.comment)

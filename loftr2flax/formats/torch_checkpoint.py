@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,7 +35,7 @@ class Unpickled(NamedTuple):
     table: StorageTable
     sizes: Mapping[str, int]
     notes: tuple[str, ...] = ()
-    provenance: Mapping[str, Any] | None = field(default=None)
+    provenance: Mapping[str, Any] | None = None
 
 
 class TorchCheckpoint(Checkpoint):

@@ -36,6 +36,8 @@ _FULL16, _FULL32 = 0xFFFF, 0xFFFFFFFF  # "the true value stands in the zip64 rec
 _ENCRYPTED = 0x0001 | 0x0040 | 0x2000
 _SIZES_FOLLOW = 0x0008  # a descriptor after the data repeats CRC and sizes; the local header may hold zeros
 _UTF8 = 0x0800
+_PATCHED = 0x0020
+_NEWEST = 63  # version 6.3 of the specification
 
 
 class ZipEntry(NamedTuple):
@@ -185,7 +187,7 @@ def _central_headers(source: SourceFile, directory: _Directory) -> Iterator[tupl
         if at + _CENTRAL.size > len(data):
             raise CorruptFile(f"{source.path}: the archive's directory ends within record {index}", FETCH_AGAIN)
         fields = _CENTRAL.unpack_from(data, at)
-        signature, _, _, flags, method, _, _, crc, packed, size, name_size, extra_size, comment_size = fields[:13]
+        signature, _, version, flags, method, _, _, crc, packed, size, name_size, extra_size, comment_size = fields[:13]
         disk, _, _, header_offset = fields[13:]
         name_at = at + _CENTRAL.size
         at = name_at + name_size + extra_size + comment_size
@@ -193,6 +195,11 @@ def _central_headers(source: SourceFile, directory: _Directory) -> Iterator[tupl
             raise CorruptFile(f"{source.path}: the archive's directory is garbled at record {index}", FETCH_AGAIN)
         raw_name = data[name_at : name_at + name_size]
         name = _decode(source, raw_name, flags)
+        if version & 0xFF > _NEWEST:  # the high byte names a system
+            raise UnsupportedFile(
+                f"{source.path}: record {name!r} needs version {version & 0xFF} of the zip format, not yet known",
+                FETCH_AGAIN,
+            )
         if _FULL32 in (size, packed, header_offset) or disk == _FULL16:
             extra = data[name_at + name_size : name_at + name_size + extra_size]
             size, packed, header_offset = _zip64_values(source, name, extra, (size, packed, header_offset))
@@ -236,6 +243,8 @@ def _check_name(source: SourceFile, name: str) -> None:
 def _check_method(source: SourceFile, entry: ZipEntry, flags: int) -> None:
     if flags & _ENCRYPTED:
         raise UnsupportedFile(f"{source.path}: record {entry.name!r} is encrypted", "decrypt the archive first")
+    if flags & _PATCHED:
+        raise UnsupportedFile(f"{source.path}: record {entry.name!r} is a patch to another file", FETCH_AGAIN)
     if entry.method not in (STORED, DEFLATED):
         raise UnsupportedFile(
             f"{source.path}: record {entry.name!r} is compressed by method {entry.method}",
