@@ -82,14 +82,14 @@ def test_the_public_names_are_about_a_dozen_and_documented() -> None:
         loftr2flax.convert_checkpiont  # noqa: B018
 
 
-@pytest.mark.parametrize("page", ["README.md", "mappings/README.md"])
+@pytest.mark.parametrize("page", ["README.md", "mappings/README.md", "docs/ci.md", "docs/reference.md"])
 def test_links_lead_to_files_that_are_there(page: str) -> None:
     path = ROOT / page
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text("utf-8")):
         assert target.startswith(("http", "mailto")) or (path.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("page", ["README.md", "mappings/README.md"])
+@pytest.mark.parametrize("page", ["README.md", "mappings/README.md", "docs/ci.md"])
 def test_commands_that_the_pages_show_have_such_options(page: str) -> None:
     shown = re.findall(r"loftr2flax ((?:[a-z]+ ?){1,2})([^`\n#|]*)", (ROOT / page).read_text("utf-8"))
     checked = 0

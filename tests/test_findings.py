@@ -157,7 +157,7 @@ def test_that_a_wrong_count_is_seen() -> None:
         read_junit(text.replace("classname", "klass"))
 
 
-@given(st.text(st.characters(exclude_categories=())))
+@given(names)
 def test_no_text_is_a_command_of_the_log(text: str) -> None:
     assert log_commands(printable(text)) == []
 
