@@ -18,8 +18,8 @@ _HEAD = """\
 Every verb of `loftr2flax` with its arguments and options, made from the program by `python -m tools`; `make lint` says
 when it is stale. Data goes to stdout, talk to stderr. `--help`, or `-h`, works behind any verb.
 
-`loftr2flax --install-completion` sets up completion in bash, zsh, fish or PowerShell, whichever it runs in: verbs, options
-and their values, names of mappings and of published checkpoints, files. `--show-completion` prints the script instead.
+`loftr2flax --install-completion` sets up completion in bash, zsh, fish or PowerShell, whichever it runs in: verbs,
+options and their values, names of mappings and of published checkpoints, files. `--show-completion` prints the script.
 
 | exit code | means |
 |---|---|
