@@ -2,10 +2,21 @@
 
 import sys
 
-from benchmarks import conversion, detection, differences, false_alarms, forward, parity, parity_matrix, scale
+from benchmarks import (
+    conversion,
+    detection,
+    differences,
+    false_alarms,
+    forward,
+    inspection,
+    parity,
+    parity_matrix,
+    scale,
+)
 
 BENCHMARKS = {
     "conversion": conversion.run,
+    "inspection": inspection.run,
     "differences": differences.run,
     "scale": scale.run,
     "forward": forward.run,

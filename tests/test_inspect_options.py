@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -32,6 +33,7 @@ from loftr2flax.inspection.statistics import BLOCK, LeafStats, StatsGathering
 from loftr2flax.sample import SampleSizes, write_sample
 
 Run = Callable[..., Outcome]
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 @pytest.fixture
@@ -155,9 +157,13 @@ class TestBranches:
         ]
 
 
+FORMULA = re.search(r"```python\n(hashlib\..*)\n```", (DOCS / "inspect.md").read_text("utf-8"))
+
+
 def sha256(array: np.ndarray) -> str:
-    """As docs/inspect.md defines it."""
-    return hashlib.sha256(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes()).hexdigest()
+    """The hash of a leaf, as docs/inspect.md defines it."""
+    assert FORMULA is not None
+    return str(eval(FORMULA[1], {"hashlib": hashlib, "np": np, "array": array}))
 
 
 class TestHash:
@@ -422,6 +428,16 @@ class TestModel:
         assert forward.config["resolution"] == "8_2"
         assert (forward.config["coarse_width"], forward.config["fine_layers"]) == (12, 1)
         assert inspect_checkpoint(tmp_path / "a.ckpt").model.config["matching"] == "dual softmax"
+
+
+class TestPages:
+    def test_what_the_pages_show_is_what_is_said(self, call: Run, student: Path, tmp_path: Path) -> None:
+        (tmp_path / "LoFTR_teacher.pt").symlink_to(student)
+        command = "loftr2flax inspect LoFTR_teacher.pt --depth 2"
+        recorded = (DOCS / "inspect.md").read_text("utf-8").partition(f"$ {command}\n")[2].partition("```")[0]
+        said = call(*words_of(command)).out
+        assert recorded == said
+        assert said.rpartition("\n\n")[2] in (DOCS.parent / "README.md").read_text("utf-8")
 
 
 class TestTerminal:

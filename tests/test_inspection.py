@@ -76,7 +76,7 @@ class TestStudent:
         assert facts["tensors in"] == ["model_state_dict (177)"]
         assert facts["looks like"] == ["coarse-only LoFTR at 1/16, 4 layers of width 32, beside an optimizer's state"]
         assert facts["shapes say"] == ["resolution 16_4; backbone of widths 8, 8, 16, 32, 32"]
-        assert "heads 8" in facts["not in them"][0]
+        assert "heads 8" in facts["assumed"][0]
         assert "optimizer_state_dict: dict of 2, 202 tensors (975.9 KiB)" in facts["not loaded"][0]
         assert facts["next"] == [f"loftr2flax convert {student} -m loftr -o LoFTR_teacher.npz"]
         assert facts["fits"] == ["loftr (177 of 177, no fine stage), ifvit_jax (40 of 177), loftr_coarse (40 of 177)"]

@@ -246,7 +246,7 @@ def _model(found: Inspection) -> Iterator[tuple[str, str]]:
             yield "shapes say", "; ".join(told)
         assumed = ", ".join(f"{name} {_fact(value)}" for name, value in found.model.assumed.items())
         if assumed:
-            yield "not in them", f"{assumed}: as the mapping has it; `convert --fact NAME=VALUE` says otherwise"
+            yield "assumed", f"{assumed}; no shape tells, `convert --fact NAME=VALUE` says otherwise"
     if found.fits:
         total = len(found.infos)
         fits = [f"{fit.mapping} ({', '.join([f'{fit.claims} of {total}', *_lacks(fit.absent)])})" for fit in found.fits]
