@@ -254,8 +254,9 @@ Full attention is run without masks: upstream's masked softmax is 0 / 0 for padd
 
 The limit of 2 is for arrays whose error many elements carry. Where fewer than 100 do, r varies from one rounding to the
 next, and the limit rises from 2 to 6 at a single element (`loftr2flax/parity/judge.py`, rule 5). That was so for
-{len(few):,} of the arrays ({names}): 24 windows give an expectation of 72 numbers, and a sharp confidence matrix owes
-its error to a few pairs. {len(used)} of them have r above 2; they are in the table with their limit.
+{len(few):,} of the arrays ({names}): 24 windows give an expectation of 72 numbers, and a sharp
+confidence matrix owes its error to a few pairs. {len(used)} of them have r above 2; they are in the table with
+their limit.
 
 Optimal transport in float64 agrees with Sinkhorn's iteration on the kernel itself, without logarithms, to
 {formula:.1e} of each element (the runs without masks).
