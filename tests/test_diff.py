@@ -273,6 +273,19 @@ class TestCasts:
         assert the_one(diff(left, {"n": left["n"].astype(np.int16)})).kind == "changed"  # 70,000 went round
         assert the_one(diff(left, {"n": left["n"].astype(np.complex64)})).kind == "changed"
 
+    @pytest.mark.parametrize(("one", "other"), [("int8", "uint8"), ("uint16", "int16"), ("int16", "uint64")])
+    def test_a_sign_that_is_lost_is_a_change(self, diff: Diff, one: str, other: str) -> None:
+        left = {"n": np.array([-1, 2, 3]).astype(one)}
+        found = the_one(diff(left, {"n": left["n"].astype(other)}))
+        assert (found.kind, found.measures and found.measures.changed) == ("changed", 1)
+        left = {"n": np.array([1, 2, 3]).astype(one)}
+        assert the_one(diff(left, {"n": left["n"].astype(other)})).reason == f"{one} → {other}, no number changed"
+
+    def test_whole_numbers_that_float64_cannot_tell_apart(self, diff: Diff) -> None:
+        found = diff({"n": np.array([2**53 + 1, 2])}, {"n": np.array([2.0**53, 2])})
+        assert (the_one(found).kind, found.exit_code) == ("changed", 1)
+        assert the_one(found).reason == "int64 → float64, all elements are equal in float64"
+
     def test_nan_stays_nan(self, diff: Diff) -> None:
         left = {"w": np.array([0.1, 0.2, 0.3, 0.4, np.nan], np.float32)}
         right = {"w": left["w"].astype(ml_dtypes.bfloat16)}
@@ -309,6 +322,19 @@ class TestTolerance:
             ({"n": np.array([100, 3])}, {"n": np.array([101, 3])}),
         ):
             assert diff(left, right, tolerance=1.0).exit_code == 1
+
+    def test_one_number(self, diff: Diff) -> None:
+        assert diff({"n": np.array(3)}, {"n": np.array(3)}).summary == "same, bit for bit: 1 leaf, 1 number"
+
+    def test_the_imaginary_part_beside_a_nan_counts(self, diff: Diff) -> None:
+        left, right = np.array([[complex(np.nan, part), 3] for part in (2, 99)], np.complex64)
+        found = diff({"c": left}, {"c": right}, tolerance=0.5)
+        assert (the_one(found).kind, found.exit_code) == ("changed", 1)
+        assert diff({"c": left}, {"c": left.astype(np.complex128)}, tolerance=0.5).same
+
+    def test_a_difference_beyond_float64_is_not(self, diff: Diff) -> None:
+        left, right = ({"w": np.array([number, 1.0])} for number in (1.7e308, -1.7e308))
+        assert diff(left, right, tolerance=1.5).exit_code == 1
 
     @pytest.mark.parametrize("tolerance", [-1.0, float("nan"), float("inf")])
     def test_nonsense(self, diff: Diff, tolerance: float) -> None:
@@ -568,6 +594,8 @@ class TestChoices:
         assert diff(left, left, prefix="net.").counts == {"same": 4}
         with pytest.raises(UsageError, match="no leaf on either side begins so"):
             diff(left, base(), prefix="ney")
+        with pytest.raises(UsageError, match=r"--prefix ney: no leaf in .*left\.npz begins so"):
+            diff(left, {f"net.{name}": array for name, array in base().items()}, prefix=("ney", "net"))
 
     @pytest.mark.parametrize("option", ["--prefix", "--state-dict"])
     def test_three_words(self, call: Run, tmp_path: Path, option: str) -> None:

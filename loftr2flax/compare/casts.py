@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from loftr2flax import dtypes
-from loftr2flax.compare.measures import bits_of
+from loftr2flax.compare.measures import bits_of, both_nan
 
 NARROWER = {
     "float64": ("float32", "bfloat16", "float16"),
@@ -34,7 +34,10 @@ def possible_casts(left: str, right: str) -> list[Cast]:
         return []
     change = f"{left} → {right}"
     there, back = _converted_left(right), _converted_right(left)
-    exact = Cast(f"{change}, no number changed", lambda one, other: there(one, other) and back(one, other))
+    exact = Cast(
+        f"{change}, no number changed",
+        lambda one, other: there(one, other) and back(one, other) and _same_signs(one, other),
+    )
     if not {left, right} <= set(dtypes.FLOATING):
         return [exact]
     return [exact, Cast(f"{change}, rounded", there), Cast(f"{change}, the left is the right one rounded", back)]
@@ -51,8 +54,15 @@ def same_numbers(one: np.ndarray, other: np.ndarray) -> bool:
     unequal = bits_of(one) != bits_of(other)
     if not unequal.any():
         return True
-    nan = (np.isnan(one) & np.isnan(other)).reshape(-1)
+    nan = both_nan(one, other).reshape(-1)
     return not unequal.reshape(nan.size, -1).any(axis=1)[~nan].any()
+
+
+def _same_signs(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether negative numbers stand in the same places: whole numbers go there and back through another sign."""
+    if "u" not in one.dtype.kind + other.dtype.kind:
+        return True
+    return not ((one < 0) != (other < 0)).any()
 
 
 def surviving(casts: Sequence[Cast], left: np.ndarray, right: np.ndarray) -> list[Cast]:

@@ -140,9 +140,12 @@ def _no_mapping(files: Sequence[Checkpoint], trees: bool) -> str:
 
 def _by_name(files: Sequence[Checkpoint], wishes: _Wishes, notes: tuple[str, ...]) -> _Table:
     prefixes = [_narrowing(file, prefix) for file, prefix in zip(files, wishes.prefixes, strict=True)]
-    asked = [prefix for prefix in wishes.prefixes if prefix]
-    if asked and not any(prefixes):
-        raise UsageError(f"--prefix {asked[0]}: no leaf on either side begins so", "`loftr2flax inspect` lists them")
+    asked = wishes.prefixes
+    idle = [number for number in (0, 1) if asked[number] and not prefixes[number]]
+    if idle and (asked[0] != asked[1] or len(idle) == 2):  # one word for both sides may be on one alone
+        where = "on either side" if len(idle) == 2 else f"in {files[idle[0]].path}"
+        message = f"--prefix {asked[idle[0]]}: no leaf {where} begins so"
+        raise UsageError(message, "`loftr2flax inspect` lists them")
     sides, left_out = [], 0
     for file, prefix in zip(files, prefixes, strict=True):
         names = {name.removeprefix(prefix): name for name in file.infos if name.startswith(prefix)}

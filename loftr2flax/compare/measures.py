@@ -20,6 +20,17 @@ def bits_of(array: np.ndarray) -> np.ndarray:
     return array.view(f"u{min(width, 8)}")
 
 
+def both_nan(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Where both are NaN; of complex numbers, where each part is equal in both or NaN in both, and one is NaN."""
+    if one.dtype.kind != "c":
+        nan: np.ndarray = np.isnan(one) & np.isnan(other)
+        return nan
+    real, imaginary = both_nan(one.real, other.real), both_nan(one.imag, other.imag)
+    alike = (real | (one.real == other.real)) & (imaginary | (one.imag == other.imag))
+    both: np.ndarray = alike & (real | imaginary)
+    return both
+
+
 def cosine(dot: float, one: float, other: float) -> float | None:
     """The cosine of two vectors from their product and lengths; None where one of them is zero or out of range."""
     lengths = one * other
@@ -77,9 +88,9 @@ class Gathering:
         if finite.all():
             unequal = _unequal_bits(left, right) if self._alike else one != other
         else:
-            both_nan = np.isnan(one) & np.isnan(other)
-            unequal = _unequal_bits(left, right) if self._alike else (one != other) & ~both_nan
-            self._one_sided += int((~finite & (one != other) & ~both_nan).sum())
+            apart = (one != other) & ~both_nan(one, other)
+            unequal = _unequal_bits(left, right) if self._alike else apart
+            self._one_sided += int((~finite & apart).sum())
             one, other = (np.where(finite, array, 0) for array in (one, other))
         self._sum(one, other)
         count = int(unequal.sum())

@@ -37,8 +37,8 @@ def _same(diff: CheckpointDiff) -> str:
     counts = diff.counts
     exact, close = counts.get("same", 0), counts.get("close", 0)
     moved = sum(1 for finding in diff.findings if finding.kind == "same" and finding.layout)
-    words = [f"same, bit for bit: {_leaves(exact)}"] if exact or not close else []
-    words[:1] = [f"{words[0]}, {diff.numbers:,} numbers"] if words and not close else words
+    numbers = f", {diff.numbers:,} {'number' if diff.numbers == 1 else 'numbers'}" if not close else ""
+    words = [f"same, bit for bit: {_leaves(exact)}{numbers}"] if exact or not close else []
     words += [f"{moved:,} of them in the mapping's other layout"] if moved else []
     words += [f"{_leaves(close)} within the tolerance"] if close else []
     words += [f"{counts['dropped']:,} dropped by the mapping"] if "dropped" in counts else []

@@ -10,6 +10,7 @@ Every leaf of either file is in exactly one finding, but for those that globs or
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,9 +93,12 @@ class Measures:
 
     def within(self, tolerance: float) -> bool:
         """Whether no element is off by more than ``tolerance`` times `scale`, and NaN and infinities agree."""
-        return not self.one_sided and (self.max_abs or 0.0) <= tolerance * self.scale
+        error = self.max_abs or 0.0
+        return not self.one_sided and math.isfinite(error) and error <= tolerance * self.scale
 
     def __str__(self) -> str:
+        if not self.changed:
+            return "all elements are equal in float64"
         share = "all" if self.changed == self.elements else f"{self.changed:,} of {self.elements:,}"
         words = [f"{share} elements differ" if self.elements > 1 else "the element differs"]
         if self.one_sided:

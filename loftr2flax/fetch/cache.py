@@ -89,9 +89,11 @@ def seen(place: Entry) -> Seen | None:
     try:
         record = json.loads(text)
         found = Seen(*(record[field] for field in Seen._fields))
-        if not re.fullmatch("[0-9a-f]{64}", found.sha256) or not isinstance(found.size, int):
+        texts = (found.name, found.url, found.sha256, found.time)
+        whole = type(found.size) is int and 0 <= found.size < 1 << 63
+        if not (whole and all(isinstance(text, str) for text in texts) and re.fullmatch("[0-9a-f]{64}", found.sha256)):
             raise ValueError
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         hint = "remove it, and the next fetch trusts what comes"
         raise CorruptFile(f"{place.record}: not a record of a download", hint) from None
     return found

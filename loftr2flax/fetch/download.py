@@ -24,6 +24,8 @@ Progress = Callable[[int, int], None]
 
 _PIECE = 1 << 16
 _PAUSE, _LONGEST_PAUSE = 0.5, 8.0
+_DIGITS = 19
+"""A length of more is none."""
 _BUSY = (429, 500, 502, 503, 504)
 
 
@@ -174,7 +176,7 @@ def _goes_on(answer: requests.Response, start: int, validator: str) -> bool:
 
 def _length(answer: requests.Response) -> int:
     text = answer.headers.get("Content-Length", "")
-    return int(text) if text.isdecimal() else 0
+    return int(text) if text.isdecimal() and len(text) < _DIGITS else 0
 
 
 def _hint_for(status: int) -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin
 
 from loftr2flax.errors import EnvironmentFault, Loftr2FlaxError, MissingInput
 from loftr2flax.extras import needed
-from loftr2flax.fetch.urls import shown
+from loftr2flax.fetch.urls import as_safe, joined, shown
 from loftr2flax.version import VERSION
 
 if TYPE_CHECKING:
@@ -64,8 +63,10 @@ def answer(session: requests.Session, url: str, headers: dict[str, str], timeout
                 got.close()
             return
         got.close()
-        leads_to = urljoin(at, got.headers["Location"])
-        if not leads_to.startswith("https://" if at.startswith("https://") else ("https://", "http://")):
+        leads_to = joined(at, got.headers["Location"])
+        if not leads_to:
+            raise Unavailable(f"{shown(url)}: leads to no address", f"use another source, {ELSEWHERE}")
+        if not as_safe(leads_to, at):
             raise Unavailable(
                 f"{shown(url)}: leads to {shown(leads_to)}, which is less safe", f"use another source, {ELSEWHERE}"
             )
@@ -77,7 +78,7 @@ def answer(session: requests.Session, url: str, headers: dict[str, str], timeout
 def blaming(url: str, timeout: float) -> Iterator[None]:
     """Turns what the library raises into errors that say what to do."""
     import requests
-    from urllib3.exceptions import NewConnectionError, ReadTimeoutError
+    from urllib3.exceptions import LocationValueError, NewConnectionError, ReadTimeoutError
 
     name = shown(url)
     try:
@@ -109,7 +110,7 @@ def blaming(url: str, timeout: float) -> Iterator[None]:
             raise Broken("the connection broke off") from None
         hint = f"check the connection (offline? a proxy? HTTPS_PROXY), {ELSEWHERE}"
         raise Unavailable(f"{name}: cannot be reached: {_reason(error)}", hint) from None
-    except requests.exceptions.RequestException as error:
+    except (requests.exceptions.RequestException, LocationValueError, UnicodeError) as error:
         raise Unavailable(f"{name}: cannot be fetched: {_reason(error)}", f"check the address, {ELSEWHERE}") from None
 
 

@@ -43,6 +43,28 @@ def check_url(url: str, *, hash_known: bool) -> None:
         raise UsageError(message, "use https, or give the hash that the file must have: --sha256 HEX")
 
 
+def joined(url: str, location: str) -> str:
+    """Where a redirect from ``url`` leads; "" where that is no URL."""
+    from urllib.parse import urljoin, urlsplit
+
+    try:
+        target = urljoin(url, location)
+        urlsplit(target)
+    except ValueError:
+        return ""
+    return target
+
+
+def as_safe(target: str, url: str) -> bool:
+    """Whether a redirect may lead from ``url`` to ``target``: not from https to http, nor by http off this machine."""
+    from urllib.parse import urlsplit
+
+    there, here = urlsplit(target), urlsplit(url)
+    if there.scheme != "http" or here.scheme != "http":
+        return there.scheme == "https"
+    return _is_this_machine(there.hostname or "") or not _is_this_machine(here.hostname or "")
+
+
 def _is_this_machine(host: str) -> bool:
     import ipaddress
 

@@ -6,12 +6,15 @@ import hashlib
 import json
 import shlex
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 from program import Outcome, words_of
 from schemas import validated
 from website import Website, cut, redirect, stalling, status, whole
+
+from loftr2flax.fetch.urls import as_safe
 
 Run = Callable[..., Outcome]
 
@@ -25,6 +28,13 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+SEEN = {
+    "name": "outdoor_ds",
+    "url": "https://example.org/a",
+    "sha256": "0" * 64,
+    "size": 3,
+    "time": "2025-01-01T00:00:00Z",
+}
 BOTH = ["outdoor_ds.ckpt", "outdoor_ds.ckpt.seen.json"]
 
 
@@ -195,7 +205,16 @@ class TestTrust:
 
     @pytest.mark.parametrize(
         "text",
-        ["", "{", "[]", '{"sha256": "00"}', json.dumps(dict.fromkeys(["name", "url", "sha256", "size", "time"], 1))],
+        [
+            "",
+            "{",
+            "[]",
+            "[" * 100_000,
+            '{"sha256": "00"}',
+            json.dumps(dict.fromkeys(["name", "url", "sha256", "size", "time"], 1)),
+            *(json.dumps(SEEN | wrong) for wrong in ({"name": 5}, {"url": None}, {"size": -1}, {"size": True})),
+            json.dumps(SEEN | {"size": 10**400}),
+        ],
     )
     def test_a_record_that_is_none(self, fetch: Run, cache: Path, text: str) -> None:
         cache.mkdir()
@@ -315,6 +334,32 @@ class TestConnections:
     def test_redirects_to_other_schemes(self, fetch: Run, site: Website, target: str) -> None:
         site.pages["/a.ckpt"] = redirect(target)
         assert "which is less safe" in fetch().error
+
+    @pytest.mark.parametrize("target", ["http://192.0.2.1/a.ckpt", "http://localhost.example/a.ckpt"])
+    def test_plain_http_does_not_leave_this_machine(self, fetch: Run, site: Website, target: str) -> None:
+        site.pages["/a.ckpt"] = redirect(target)
+        done = fetch("--retries", "0", "--timeout", "1")
+        assert (done.code, "which is less safe" in done.error) == (4, True)
+
+    def test_a_scheme_in_capitals_is_as_safe(self) -> None:
+        assert not as_safe("http://example.org/a", "HTTPS://example.org/a")
+        assert as_safe("https://example.org/a", "HTTPS://example.org/a")
+
+    @pytest.mark.parametrize("target", ["http://[", "//[::1", f"http://{'a' * 70}.invalid/", "http://a b/"])
+    def test_redirects_to_what_is_no_address(self, fetch: Run, site: Website, target: str) -> None:
+        site.pages["/a.ckpt"] = redirect(target)
+        assert (done := fetch()).code == 4, done.err
+        assert done.error.startswith(f"{site.url}/a.ckpt: ")
+
+    def test_a_length_that_is_none(self, fetch: Run, site: Website, data: bytes) -> None:
+        def page(handler: BaseHTTPRequestHandler) -> None:
+            handler.send_response(200)
+            handler.send_header("Content-Length", "9" * 5000)
+            handler.end_headers()
+            handler.wfile.write(data)
+
+        site.pages["/a.ckpt"] = page
+        assert (done := fetch()).code == 0, done.err
 
     def test_a_proxy(self, call: Run, site: Website, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HTTP_PROXY", site.url)
