@@ -132,6 +132,13 @@ class TestBranches:
         out = call("inspect", "a.pt").out
         assert "not loaded  epoch: int 3; optimizer: dict of 1, 1 tensor (400 B)" in out
 
+    def test_a_storage_is_counted_once(self, tmp_path: Path) -> None:
+        base = torch.zeros(100)
+        beside = {"optimizer": {"a": base[:10], "b": base[50:]}, "scheduler": [base], "last": torch.zeros(7)}
+        torch.save({"state_dict": {"w": torch.ones(3)}, **beside}, tmp_path / "a.pt")
+        unread = inspect_checkpoint(tmp_path / "a.pt").unread
+        assert [(u.path, u.nbytes) for u in unread] == [("optimizer", 400), ("scheduler", 0), ("last", 28)]
+
     @pytest.mark.parametrize("words", [["--flat", "--tree"], ["--flat", "--depth", "2"], ["--stats", "--tree"]])
     def test_options_that_do_not_go_together(self, call: Run, numbered: Path, words: list[str]) -> None:
         done = call("inspect", "a.pt", *words)
