@@ -35,6 +35,8 @@ def curve(weights: str, start: str, seed: int, run: dict[str, Any]) -> list[floa
     with tempfile.TemporaryDirectory() as folder:
         config = DenseConfig(**NETWORK, **run, **given, seed=seed, checkpoint_dir=folder, save_every=1000)
         outcome = train(config, dense_task)
+        if outcome.signal is not None:
+            raise SystemExit(128 + outcome.signal)
     return [row["correct"] for row in outcome.rows if row["kind"] == "evaluation"]
 
 

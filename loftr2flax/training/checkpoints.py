@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -74,6 +76,7 @@ class Checkpoints:
             self._manager.wait_until_finished()
         except Exception as error:  # orbax and tensorstore raise errors of many kinds for one cause: it was not written
             reason = next(iter(str(error).splitlines()), type(error).__name__)
+            self._sweep()
             kept = self._last_good(step)
             hint = f"make room, then `--resume`: {kept}"
             raise EnvironmentFault(f"{self.folder}: step {step} could not be saved: {reason}", hint) from error
@@ -108,6 +111,16 @@ class Checkpoints:
                     f"{name}={now.get(name)}: the run at {self.folder} has {name}={value}",
                     "resume with the same config, or begin another run in another --checkpoint-dir",
                 )
+
+    def _sweep(self) -> None:
+        """Takes away what a failed save left; writers that it started may still be at work for a moment."""
+        for _ in range(50):
+            left = list((self.folder / "states").glob("*.orbax-checkpoint-tmp*"))
+            for folder in left:
+                shutil.rmtree(folder, ignore_errors=True)
+            if not left:
+                break
+            time.sleep(0.05)
 
     def _last_good(self, failed: int) -> str:
         with contextlib.suppress(Exception):
