@@ -366,15 +366,16 @@ _TABLE = tuple(_HANDLERS.get(OPCODES.get(code, ""), _refuse("no such opcode")) f
 _PLAIN_COST = 16  # a place on the stack, and one in what it goes into
 _HIGHER_COSTS = {
     **dict.fromkeys(("BININT", "BININT2", "INT", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"), 48),
-    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), 112),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), 96),
     **dict.fromkeys(("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE"), 80),
     **dict.fromkeys(("BINUNICODE8", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"), 80),
-    **dict.fromkeys(("MARK", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"), 72),
+    "MARK": 80,
+    **dict.fromkeys(("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"), 64),
     **dict.fromkeys(("EMPTY_LIST", "EMPTY_DICT", "LIST"), 104),
     **dict.fromkeys(("SETITEM", "SETITEMS", "DICT"), 104),  # of the first key; all keys are charged by their number
     **dict.fromkeys(("EMPTY_SET", "FROZENSET"), 240),
-    **dict.fromkeys(("REDUCE", "NEWOBJ", "NEWOBJ_EX", "OBJ"), 160),
-    **dict.fromkeys(("PERSID", "BINPERSID"), 320),
+    **dict.fromkeys(("REDUCE", "NEWOBJ", "NEWOBJ_EX", "OBJ"), 112),
+    **dict.fromkeys(("PERSID", "BINPERSID"), 240),
     **dict.fromkeys(("GLOBAL", "STACK_GLOBAL", "INST"), 400),
 }
 _COSTS = tuple(_HIGHER_COSTS.get(OPCODES.get(code, ""), _PLAIN_COST) for code in range(256))

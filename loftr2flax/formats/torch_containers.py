@@ -147,7 +147,10 @@ class _Tree:
                     yield (prefix + key if isinstance(key, str) else key), value
                     continue
                 if id(value) in inside:
-                    raise CorruptFile(f"{self.where}: the container {prefix + key!r} lies inside itself")
+                    raise CorruptFile(
+                        f"{self.where}: the container {prefix + key!r} lies inside itself",
+                        "take another with --state-dict, or save this one without what leads back to it",
+                    )
                 if len(open_) >= MAX_DEPTH:
                     raise self.too_deep()
                 inside.add(id(value))
