@@ -161,7 +161,7 @@ def test_depth_and_sharing_end() -> None:
     laughs: dict[str, Any] = {"w": W}
     for _ in range(60):
         laughs = {"a": laughs, "b": laughs}
-    with pytest.raises(LimitExceeded, match="hold more than 600000 values"):
+    with pytest.raises(LimitExceeded, match="hold more than 400000 values"):
         find(laughs)
     assert find({"model": SD, "rest": [laughs] * 1000}).container == "model"
 
@@ -234,5 +234,5 @@ def test_a_sibling_that_lies_inside_itself_does_no_harm() -> None:
 
 def test_many_containers_that_share_their_content_end() -> None:
     shared = {f"w{i}": W for i in range(10_000)}
-    with pytest.raises(LimitExceeded, match="hold more than 600000 values"):
+    with pytest.raises(LimitExceeded, match="hold more than 400000 values"):
         find({"model": SD, **{f"copy{i}": {"inner": shared} for i in range(10_000)}})
