@@ -12,6 +12,7 @@ from benchmarks import (
     parity,
     parity_matrix,
     scale,
+    training_step,
 )
 
 BENCHMARKS = {
@@ -24,6 +25,7 @@ BENCHMARKS = {
     "parity_matrix": parity_matrix.run,
     "detection": detection.run,
     "false_alarms": false_alarms.run,
+    "training_step": training_step.run,
 }
 """Every benchmark by name."""
 
