@@ -120,6 +120,7 @@ def test_a_record_of_nonsense_is_no_bug_of_ours(call: Run, pair: tuple[Path, dic
         b'{"loftr2flax":{"mapping":7}}',
         b'{"loftr2flax":{"mapping":{"name":[1]}}}',
         b'{"loftr2flax":{"dtype":7}}',
+        b'{"loftr2flax":{"dtype":"bogus"}}',
     ):
         bad = good[: -len(record) - 2] + len(nonsense).to_bytes(2, "little") + nonsense
         (pair[0].parent / "odd.npz").write_bytes(bad)

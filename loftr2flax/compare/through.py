@@ -11,6 +11,8 @@ from loftr2flax.checkpoint import Checkpoint
 from loftr2flax.convert import Order, fitting_plans, prepared
 from loftr2flax.convert.job import Job, shipped_maker
 from loftr2flax.convert.provenance import made_with
+from loftr2flax.dtypes import FLOATING
+from loftr2flax.errors import CorruptFile
 from loftr2flax.formats import open_checkpoint
 from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.mapping import TensorMapping
@@ -40,6 +42,7 @@ def opened_through(
 
     Raises:
       MappingMismatch: the mapping does not fit the source, or none does.
+      CorruptFile: the tree's record names a type that is none.
       Loftr2FlaxError: the source is refused.
     """
     made = tree.contents.provenance or {}
@@ -51,6 +54,9 @@ def opened_through(
             mapping = mapping if mapping is not None else _likeliest(checkpoint, tree)
             prefix = prefix if prefix is not None else _root(checkpoint, made)
     dtype = made["dtype"] if cast and isinstance(made.get("dtype"), str) else None
+    if dtype is not None and dtype not in FLOATING:
+        message = f"{tree.path}: its record of provenance is damaged: no floating-point type is called {dtype!r}"
+        raise CorruptFile(message, "convert the torch file again")
     order = Order(mapping, format="npz", prefix=prefix, state_dict=state_dict, dtype=dtype, limits=limits)
     with prepared(source, None, order) as job:
         yield job

@@ -351,6 +351,11 @@ class TestConnections:
         assert (done := fetch()).code == 4, done.err
         assert done.error.startswith(f"{site.url}/a.ckpt: ")
 
+    @pytest.mark.parametrize("host", ["a" * 70, "a..b"])
+    def test_a_host_that_can_be_none(self, call: Run, host: str) -> None:
+        done = call("fetch", f"https://{host}.invalid/a.ckpt")
+        assert (done.code, "cannot be fetched: label empty or too long" in done.error) == (4, True)
+
     def test_a_length_that_is_none(self, fetch: Run, site: Website, data: bytes) -> None:
         def page(handler: BaseHTTPRequestHandler) -> None:
             handler.send_response(200)
