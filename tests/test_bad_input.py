@@ -260,3 +260,12 @@ def test_a_folder_that_nobody_may_write_to(call: Run, tmp_path: Path) -> None:
     assert done.code == 4
     assert done.error.startswith("/proc/a.npz: cannot be created: ")
     assert len(done.hint) > 5
+
+
+def test_a_name_of_megabytes_does_not_fill_the_terminal(call: Run, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "long.ckpt", {"k" * 3_000_000: Claim(Stored(), (9, 9), (9, 1))})
+    done = call("inspect", "long.ckpt")
+    assert done.code == 3
+    assert len(done.err) < 3000
+    assert done.error.startswith("long.ckpt: 'kkk")
+    assert done.error.endswith("the tensor would end at byte 324 of storage '0', which has 24")

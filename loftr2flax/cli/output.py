@@ -13,6 +13,7 @@ from loftr2flax.escaping import name_of as name_of
 from loftr2flax.escaping import printable as printable
 
 _NARROWEST = 24
+_LONGEST = 2000  # characters of a line of an error
 """Characters that are left of a name, however narrow the terminal."""
 
 
@@ -38,12 +39,17 @@ def say(text: str) -> None:
 def complain(message: str, hint: str) -> None:
     """An error and its hint. Further lines of the message are indented, so that no leaf's name can pass for a hint."""
     paint = _painter()
-    first, *more = printable(message).split("\n")
+    first, *more = map(_cut, printable(message).split("\n"))
     _talk(f"{paint('error:', '1;31')} {first}")
     for line in more:
         _talk(line if line.startswith("  ") else f"  {line}")
     if hint:
-        _talk(f"{paint('hint:', '1;36')} {name_of(hint)}")
+        _talk(f"{paint('hint:', '1;36')} {_cut(name_of(hint))}")
+
+
+def _cut(line: str) -> str:
+    """A line of an error; a name of thousands of characters in it loses its middle."""
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
 
 
 def emit_json(schema: str, value: Mapping[str, Any]) -> None:
