@@ -41,7 +41,7 @@ _calls("extension_1", b"\x82\x01)R")
 _calls("extension_2", b"\x83\x01\x01)R")
 _calls("extension_4", b"\x84\x01\x01\x01\x01)R")
 _calls("getattr_of_a_builtin", b"c__builtin__\ngetattr\n(c__builtin__\n__import__\nX\x08\x00\x00\x00__call__tR")
-_calls("eval", b"c__builtin__\neval\n(X\x1a\x00\x00\x00__import__('booby_trap').go()tR")
+_calls("eval", b"c__builtin__\neval\n(X\x1d\x00\x00\x00__import__('booby_trap').go()tR")
 _calls("a_dotted_name", f"\x8c\x0a{TRAP}\x8c\x06go.now\x93)R".encode("latin-1"))
 _calls("a_builder_of_ours", _GLOBAL + b"\x85" + b"0ctorch._utils\n_rebuild_tensor_v2\n" + _GLOBAL + b"\x85R")
 

@@ -47,7 +47,7 @@ _claim("storage_key_goes_up", (2, 3), (3, 1), key="../0")
 
 def _value(name: str, value: object, needed: object) -> None:
     """The fault beside a sound matrix, where the mapping does not ask for it; and as the matrix that it asks for."""
-    beside = {"net.layer.weight": WEIGHT, "other": value}
+    beside = {"net.layer.weight": WEIGHT, "aside": value}
     add(f"tensor_{name}_that_is_not_needed", lambda path: _saved(_plain(beside), path))
     add(f"tensor_{name}", lambda path: _saved({"layer.weight": needed}, path))
 
