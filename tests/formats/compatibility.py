@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import warnings
 import zipfile
@@ -291,4 +292,7 @@ def page() -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), "utf-8")
+    if sys.argv[1:] == ["--show"]:
+        print(page(), end="")
+    else:
+        PAGE.write_text(page(), "utf-8")
