@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import warnings
 import zipfile
@@ -195,7 +194,10 @@ def layout_rows() -> Iterator[Row]:
 
 def kind_rows() -> Iterator[Row]:
     for content, tensor in kinds().items():
-        yield _row(content, {"v": torch.ones(2, 3), "w": tensor})
+        row = _row(content, {"v": torch.ones(2, 3), "w": tensor})
+        if content == "nested":  # torch makes it of memory that was never written
+            row = row._replace(torch=(row.torch[0], "read or refused, by chance"))
+        yield row
 
 
 def beside_rows() -> Iterator[Row]:
@@ -292,7 +294,4 @@ def page() -> str:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--show"]:
-        print(page(), end="")
-    else:
-        PAGE.write_text(page(), "utf-8")
+    PAGE.write_text(page(), "utf-8")
