@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,12 +17,15 @@ def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Programs that many runs share are compiled once."""
     import jax
 
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("jax")))
+    cache = str(tmp_path_factory.mktemp("jax"))
+    jax.config.update("jax_compilation_cache_dir", cache)
+    os.environ.update(JAX_COMPILATION_CACHE_DIR=cache, JAX_DISABLE_MOST_OPTIMIZATIONS="1")  # for processes of their own
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_disable_most_optimizations", True)  # compiling takes longer than running here
     yield
     jax.config.update("jax_disable_most_optimizations", False)
     jax.config.update("jax_compilation_cache_dir", None)
+    del os.environ["JAX_COMPILATION_CACHE_DIR"], os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"]
 
 
 @pytest.fixture

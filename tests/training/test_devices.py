@@ -22,7 +22,6 @@ def start(folder: Path, devices: int, *more: str) -> subprocess.Popen[str]:
     environment = {
         **os.environ,
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
     words = [sys.executable, "-m", "loftr2flax", "train", "dense", *OPTIONS, "--checkpoint-dir", str(folder), *more]
     return subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
