@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from program import Outcome, run_program
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background; the programs under test would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 SHARED = Path(os.environ.get("LOFTR2FLAX_SHARED", Path(__file__).parents[2] / "shared"))
 
 

@@ -125,7 +125,7 @@ UNSEEN = {
         fill_of_unknown_size group_twice index_and_axis index_declared_twice index_on_one_side
         index_on_torch_side_only index_unused leaf_claimed_twice no_lines
         ragged_axis_not_led_by_its_index ragged_table_fits_no_index ragged_table_fits_two_indices
-        size_is_an_index size_unused tensor_claimed_twice too_many_names two_open_indices_in_a_sum
+        size_is_an_index size_unused tensor_claimed_twice too_many_names too_many_names_in_all two_open_indices_in_a_sum
         two_open_indices_side_by_side undeclared_index undeclared_index_far
     """,
     "within a word": """
