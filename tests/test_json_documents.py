@@ -83,7 +83,9 @@ def test_a_document(
     assert document["schema"] == f"loftr2flax.{schema}/1"
     if schema == "error":
         assert document["exit_code"] == code
-        assert document["error"].splitlines()[0] == done.error
+        told, *rest = done.error.split(" … ")  # a line for people loses its middle where it is very long
+        assert document["error"].splitlines()[0].startswith(told)
+        assert rest or document["error"].splitlines()[0] == told
         assert document["hint"] == done.hint
 
 
