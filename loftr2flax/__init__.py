@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from loftr2flax.flaxtree import merge_params as merge_params
     from loftr2flax.formats import open_checkpoint as open_checkpoint
     from loftr2flax.inspection import inspect_checkpoint as inspect_checkpoint
+    from loftr2flax.limits import Limits as Limits
     from loftr2flax.mapping import load_mapping as load_mapping
 
 _HOMES = {
     "Checkpoint": "checkpoint",
     "Conversion": "convert",
     "LeafInfo": "checkpoint",
+    "Limits": "limits",
     "Loftr2FlaxError": "errors",
     "convert_checkpoint": "convert",
     "diff_checkpoints": "compare.diff",

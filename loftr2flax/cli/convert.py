@@ -62,6 +62,7 @@ MaxShardSize = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")]
 
 
+@options.limited
 def convert(
     context: typer.Context,
     source: options.Source,
@@ -78,16 +79,15 @@ def convert(
     allow_loss: AllowLoss = False,
     max_shard_size: MaxShardSize = None,
     force: Force = False,
-    max_tensors: options.MaxTensors = None,
-    max_bytes: options.MaxBytes = None,
-    max_memory: options.MaxMemory = None,
+    *,
+    limits: options.Limits,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Convert a PyTorch checkpoint to Flax (.npz, .msgpack, .safetensors), or back with --reverse."""
     if out is None and not dry_run:
         raise UsageError("no output is named", f"loftr2flax convert {shlex.quote(str(source))} -o out.npz")
-    digest = None if out is None else FileHash([source])  # at work while numpy and the rest are imported
+    digest = None if dry_run else FileHash([source])  # at work while numpy and the rest are imported
 
     from loftr2flax.convert import Order, prepared
     from loftr2flax.plan import PrefixNotFound
@@ -103,8 +103,8 @@ def convert(
         force=force,
         choose=options.parse_choices(choose or []),
         allow_loss=allow_loss,
-        max_shard_size=options.parse_size("--max-shard-size", max_shard_size),
-        limits=options.limits(max_tensors, max_bytes, max_memory),
+        max_shard_size=None if max_shard_size is None else options.parse_size("--max-shard-size", max_shard_size),
+        limits=limits,
     )
     try:
         with prepared(source, out, order, digest) as job:

@@ -51,6 +51,7 @@ Full = Annotated[bool, typer.Option("--full", help="Every leaf on its own line, 
 Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Rows to show; --full shows all.")]
 
 
+@options.limited
 def diff(
     left: Left,
     right: Right,
@@ -65,9 +66,8 @@ def diff(
     limit: Limit = 40,
     exit_zero: ExitZero = False,
     form: machine.Format = None,
-    max_tensors: options.MaxTensors = None,
-    max_bytes: options.MaxBytes = None,
-    max_memory: options.MaxMemory = None,
+    *,
+    limits: options.Limits,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -89,7 +89,7 @@ def diff(
             prefix=_both("--prefix", prefix),
             state_dict=_both("--state-dict", state_dict),
             progress=progress,
-            limits=options.limits(max_tensors, max_bytes, max_memory),
+            limits=limits,
         )
     if form:
         from loftr2flax.findings import of_diff

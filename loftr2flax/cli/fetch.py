@@ -45,7 +45,9 @@ Timeout = Annotated[int, typer.Option("--timeout", metavar="SECONDS", min=1, max
 Retries = Annotated[
     int, typer.Option("--retries", metavar="N", min=0, help="Further attempts if the connection breaks.")
 ]
-MaxBytes = Annotated[int, typer.Option("--max-bytes", metavar="N", min=1, help="The largest file that is taken.")]
+MaxBytes = Annotated[
+    str, typer.Option("--max-bytes", metavar="SIZE", help="The largest file that is taken, e.g. 500MB.")
+]
 List = Annotated[bool, typer.Option("--list", help="Show the names that are known, and what is in the cache.")]
 
 
@@ -57,7 +59,7 @@ def fetch(
     again: Again = False,
     timeout: Timeout = 30,
     retries: Retries = 5,
-    max_bytes: MaxBytes = 2 << 30,
+    max_bytes: MaxBytes = "2GiB",
     list_: List = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -80,7 +82,7 @@ def fetch(
             sha256=sha256,
             cache=cache,
             again=again,
-            terms=Terms(timeout, retries, max_bytes),
+            terms=Terms(timeout, retries, options.parse_size("--max-bytes", max_bytes)),
             progress=progress,
             notice=say,
         )

@@ -42,6 +42,7 @@ Hash = Annotated[bool, typer.Option("--hash", help="SHA-256 of each leaf's eleme
 Where = Annotated[bool, typer.Option("--where", help="File, offset of the bytes, and record of each leaf.")]
 
 
+@options.limited
 def inspect(
     files: Annotated[list[Path], options.checkpoint("FILE…", "Checkpoints of any format.")],
     tree: Tree = False,
@@ -53,9 +54,8 @@ def inspect(
     hash_: Hash = False,
     where: Where = False,
     state_dict: options.StateDict = None,
-    max_tensors: options.MaxTensors = None,
-    max_bytes: options.MaxBytes = None,
-    max_memory: options.MaxMemory = None,
+    *,
+    limits: options.Limits,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -63,7 +63,6 @@ def inspect(
     from loftr2flax.inspection import inspect_checkpoint
 
     _check(tree, flat, depth, reading=stats or hash_ or where)
-    limits = options.limits(max_tensors, max_bytes, max_memory)
     found: list[Inspection] = []
     refused: list[Loftr2FlaxError] = []
     for path in files:

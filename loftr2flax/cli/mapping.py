@@ -15,7 +15,6 @@ from loftr2flax.fetch import source
 
 if TYPE_CHECKING:
     from loftr2flax.explain import Claim
-    from loftr2flax.formats import Limits
     from loftr2flax.mapping import Direction, Rule, TensorMapping
     from loftr2flax.plan import Plan
 
@@ -71,13 +70,13 @@ def show(name: Name, json: options.Json = False, quiet: options.Quiet = False) -
 
 
 @app.command("check")
+@options.limited
 def check(
     names: Names,
     prefix: options.Prefix = None,
     state_dict: options.StateDict = None,
-    max_tensors: options.MaxTensors = None,
-    max_bytes: options.MaxBytes = None,
-    max_memory: options.MaxMemory = None,
+    *,
+    limits: options.Limits,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -85,7 +84,6 @@ def check(
     from loftr2flax.mapping import load_mapping
 
     names, file = _parted(names)
-    limits = options.limits(max_tensors, max_bytes, max_memory)
     sound: list[tuple[TensorMapping, Plan | None]] = []
     refused: list[Loftr2FlaxError] = []
     for name in names:
@@ -180,13 +178,13 @@ def schema(json: options.Json = False, quiet: options.Quiet = False) -> None:
 
 
 @app.command("explain")
+@options.limited
 def explain(
     key: Key,
     mapping: options.MappingName = None,
     file: Sizes = None,
-    max_tensors: options.MaxTensors = None,
-    max_bytes: options.MaxBytes = None,
-    max_memory: options.MaxMemory = None,
+    *,
+    limits: options.Limits,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -194,7 +192,6 @@ def explain(
     from loftr2flax.explain import explain_key
     from loftr2flax.mapping import load_mapping, shipped_names
 
-    limits = options.limits(max_tensors, max_bytes, max_memory)
     loaded = {m.name: m for m in map(load_mapping, [mapping] if mapping else shipped_names())}
     found = [claim for candidate in loaded.values() for claim in explain_key(candidate, key)]
     if not found:
@@ -220,7 +217,7 @@ def explain(
         table(rows)
 
 
-def _shapes(claim: Claim, mapping: TensorMapping, file: Path | None, limits: Limits) -> list[str]:
+def _shapes(claim: Claim, mapping: TensorMapping, file: Path | None, limits: options.Limits) -> list[str]:
     if file is None:
         return []
     plan = _fit(mapping, file, None, None, limits)
@@ -228,7 +225,9 @@ def _shapes(claim: Claim, mapping: TensorMapping, file: Path | None, limits: Lim
     return [f"{move.leaf} {move.info.shape} {move.info.dtype}" for move in plan.moves if move.leaf in wanted]
 
 
-def _fit(mapping: TensorMapping, file: Path, prefix: str | None, state_dict: str | None, limits: Limits) -> Plan:
+def _fit(
+    mapping: TensorMapping, file: Path, prefix: str | None, state_dict: str | None, limits: options.Limits
+) -> Plan:
     from loftr2flax.formats import open_checkpoint
     from loftr2flax.plan import Wishes, build_plan
 

@@ -45,6 +45,7 @@ Facts = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Replace OUT.png if it exists.")]
 
 
+@options.limited
 def match(
     image0: Image,
     image1: Image,
@@ -56,9 +57,8 @@ def match(
     state_dict: options.StateDict = None,
     draw: Draw = None,
     force: Force = False,
-    max_tensors: options.MaxTensors = None,
-    max_bytes: options.MaxBytes = None,
-    max_memory: options.MaxMemory = None,
+    *,
+    limits: options.Limits,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -67,9 +67,7 @@ def match(
         _check_drawing(draw, (image0, image1, weights), force)
     from loftr2flax.matching import load_weights, match_images
 
-    loaded = load_weights(
-        weights, options.parse_facts(facts or []), state_dict, options.limits(max_tensors, max_bytes, max_memory)
-    )
+    loaded = load_weights(weights, options.parse_facts(facts or []), state_dict, limits)
     found = match_images(image0, image1, loaded, longest=size, threshold=threshold, top=top)
     if draw is not None:
         _draw(found, draw, force)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from loftr2flax.cli import completion, output
+from loftr2flax.cli.gathered import gathered
 from loftr2flax.errors import UsageError
 from loftr2flax.fetch import source
+from loftr2flax.limits import DEFAULT
+from loftr2flax.limits import Limits as Limits
 
 if TYPE_CHECKING:
-    from loftr2flax.formats import Limits
     from loftr2flax.mapping.names import IndexValue
 
 
@@ -53,50 +56,54 @@ StateDict = Annotated[
         help="Which dict of tensors in the file to take (e.g. model_ema); '' is the file itself.",
     ),
 ]
-MaxTensors = Annotated[
-    int | None,
-    typer.Option(
-        "--max-tensors",
-        metavar="N",
-        min=1,
-        show_default=False,
-        help="Refuse a file with more leaves: 200000.",
-    ),
-]
-MaxBytes = Annotated[
-    str | None,
-    typer.Option(
-        "--max-bytes",
-        metavar="SIZE",
-        show_default=False,
-        help="Refuse a file whose leaves would take more, unpacked: four times the file and 64MiB.",
-    ),
-]
-MaxMemory = Annotated[
-    str | None,
-    typer.Option(
-        "--max-memory",
-        metavar="SIZE",
-        show_default=False,
-        help="Refuse a file whose pickle, header or directory would take more memory: 256MiB.",
-    ),
-]
+_LIMITS: dict[str, Any] = {
+    "max_tensors": Annotated[
+        int | None,
+        typer.Option(
+            "--max-tensors",
+            metavar="N",
+            min=1,
+            show_default=False,
+            help="Refuse a file with more leaves: 200000.",
+        ),
+    ],
+    "max_bytes": Annotated[
+        str | None,
+        typer.Option(
+            "--max-bytes",
+            metavar="SIZE",
+            show_default=False,
+            help="Refuse a file whose leaves would take more, unpacked: four times the file and 64MiB.",
+        ),
+    ],
+    "max_memory": Annotated[
+        str | None,
+        typer.Option(
+            "--max-memory",
+            metavar="SIZE",
+            show_default=False,
+            help="Refuse a file whose pickle, header or directory would take more memory: 256MiB.",
+        ),
+    ],
+}
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No talk on stderr but errors.", callback=_be_quiet)]
 
 
-def limits(max_tensors: int | None, max_bytes: str | None, max_memory: str | None) -> Limits:
-    """What a file may ask of this machine: the defaults, but for what was given.
+def limited(verb: Callable[..., None]) -> Callable[..., None]:
+    """A verb that reads checkpoints: its parameter ``limits`` is made up by the options that bound what a file may ask.
 
     Raises:
-      UsageError: a size is none.
+      UsageError: when it runs, where a size is none.
     """
-    from loftr2flax.formats.limits import DEFAULT
+    return gathered(verb, "limits", _LIMITS, _limits)
 
-    return DEFAULT._replace(
-        tensors=DEFAULT.tensors if max_tensors is None else max_tensors,
-        bytes=parse_size("--max-bytes", max_bytes),
-        memory=parse_size("--max-memory", max_memory) or DEFAULT.memory,
+
+def _limits(max_tensors: int | None, max_bytes: str | None, max_memory: str | None) -> Limits:
+    return Limits(
+        DEFAULT.tensors if max_tensors is None else max_tensors,
+        DEFAULT.bytes if max_bytes is None else parse_size("--max-bytes", max_bytes),
+        DEFAULT.memory if max_memory is None else parse_size("--max-memory", max_memory),
     )
 
 
@@ -126,14 +133,12 @@ _UNITS: dict[str, int] = {"": 1, "B": 1} | {
 }
 
 
-def parse_size(option: str, text: str | None) -> int | None:
-    """``"500MB"``, ``"2GiB"`` or ``"4096"`` → bytes; None where the option was not given.
+def parse_size(option: str, text: str) -> int:
+    """``"500MB"``, ``"2GiB"`` or ``"4096"`` → bytes.
 
     Raises:
       UsageError: it is not a whole number above zero and a unit.
     """
-    if text is None:
-        return None
     digits = text.rstrip("".join(_UNITS) + " ")
     unit = _UNITS.get(text[len(digits) :].strip())
     if not digits.isdecimal() or unit is None or int(digits) == 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -12,9 +11,8 @@ from loftr2flax.errors import EnvironmentFault, Loftr2FlaxError, MappingError
 from loftr2flax.escaping import name_of as name_of
 from loftr2flax.escaping import printable as printable
 
-_NARROWEST = 24
+_NARROWEST = 24  # characters that are left of a name, however narrow the terminal
 _LONGEST = 2000  # characters of a line of an error
-"""Characters that are left of a name, however narrow the terminal."""
 
 
 class ReaderGone(Exception):
@@ -54,6 +52,8 @@ def _cut(line: str) -> str:
 
 def emit_json(schema: str, value: Mapping[str, Any]) -> None:
     """One JSON document with its schema's name, in ASCII; a name in it cannot command GitHub's log (``##[error]``)."""
+    import json
+
     text = json.dumps({"schema": f"loftr2flax.{schema}/1", **value}, indent=2, ensure_ascii=True)
     _data(text.replace("##[", "#\\u0023["))
 

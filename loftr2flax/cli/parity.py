@@ -13,13 +13,13 @@ from loftr2flax.cli.output import emit, emit_json, leaves, name_of, plural, say,
 from loftr2flax.errors import UsageError
 
 if TYPE_CHECKING:
-    from loftr2flax.formats import Limits
     from loftr2flax.parity import Judgement, PairRun, ParityReport, StageRow
     from loftr2flax.parity.values import Spot
 
 _SHOWN = 20
 
 
+@options.limited
 def parity(
     source: Annotated[Path, options.checkpoint("FILE", "The torch checkpoint; with --golden, the conversion.")],
     target: Annotated[Path | None, typer.Argument(metavar="[OUT]", help="The conversion.", show_default=False)] = None,
@@ -59,16 +59,14 @@ def parity(
     state_dict: options.StateDict = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a report or a bundle that is there.")] = False,
     form: machine.Format = None,
-    max_tensors: options.MaxTensors = None,
-    max_bytes: options.MaxBytes = None,
-    max_memory: options.MaxMemory = None,
+    *,
+    limits: options.Limits,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Run the torch and the Flax network on the same inputs, and judge every stage by torch's own rounding error."""
     machine.one_form(json, form)
     stated = options.parse_facts(facts or [])
-    limits = options.limits(max_tensors, max_bytes, max_memory)
     if golden is not None:
         others = {"--images": images, "--torch": torch, "--save-golden": save_golden, "--gradients": gradients}
         if clash := [name for name, value in others.items() if value]:
@@ -128,7 +126,7 @@ def parse_sizes(text: str) -> list[tuple[int, int]]:
 
 
 def _by_golden(
-    golden: Path, source: Path, target: Path | None, facts: dict[str, Any], flax: str | None, limits: Limits
+    golden: Path, source: Path, target: Path | None, facts: dict[str, Any], flax: str | None, limits: options.Limits
 ) -> ParityReport:
     from loftr2flax.parity import verify_golden
 

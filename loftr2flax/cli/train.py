@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import signal
 from collections.abc import Callable
 from dataclasses import fields
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from loftr2flax.cli import options
+from loftr2flax.cli.gathered import gathered
 from loftr2flax.cli.output import emit, emit_json, name_of, plural, say, step_bar
 from loftr2flax.errors import UsageError
 from loftr2flax.extras import needed
@@ -39,23 +39,27 @@ Processes = Annotated[
 ]
 
 
-def _verb(kind: type[TrainConfig], run: Callable[..., None]) -> Callable[..., None]:
-    """The command: the options of ``run``, and one for each field of the config."""
+def _verb(name: str, kind: type[TrainConfig], about: str) -> Callable[..., None]:
+    """`train dense` or `train match`: each key of the config is an option."""
 
-    def command(**given: Any) -> None:
-        changes = {one.name: given.pop(one.name) for one in fields(kind)}
-        run(changes={name: value for name, value in changes.items() if value is not None}, **given)
+    def train(
+        config: ConfigFile = None,
+        resume: Resume = False,
+        show_config: ShowConfig = False,
+        distributed: Processes = None,
+        json: options.Json = False,
+        quiet: options.Quiet = False,
+        *,
+        changes: dict[str, Any],
+    ) -> None:
+        _train(name, kind.from_sources(config, changes), resume, show_config, distributed, json)
 
-    own = [p for p in inspect.signature(run, eval_str=True).parameters.values() if p.name != "changes"]
-    keys = [
-        inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(one))
-        for one in fields(kind)
-    ]
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + keys
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in parameters}
-    command.__doc__ = run.__doc__
-    return command
+    train.__doc__ = about
+    return gathered(train, "changes", {one.name: _option(one) for one in fields(kind)}, _given)
+
+
+def _given(**changes: str | None) -> dict[str, str]:
+    return {name: value for name, value in changes.items() if value is not None}
 
 
 def _option(one: Any) -> Any:
@@ -67,41 +71,11 @@ def _option(one: Any) -> Any:
     return Annotated[str | None, typer.Option(*flags, *aliases, metavar="VALUE", help=text, show_default=False)]
 
 
-def _dense(
-    config: ConfigFile = None,
-    resume: Resume = False,
-    show_config: ShowConfig = False,
-    distributed: Processes = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    *,
-    changes: dict[str, Any],
-) -> None:
-    """Module 1, dense registration: on synthetic prints, or on a folder of images, from scratch or from a LoFTR."""
-    chosen = DenseConfig.from_sources(config, changes)
-    _train("dense", chosen, resume, show_config, distributed, json)
-
-
-def _match(
-    config: ConfigFile = None,
-    resume: Resume = False,
-    show_config: ShowConfig = False,
-    distributed: Processes = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    *,
-    changes: dict[str, Any],
-) -> None:
-    """Module 2, embeddings of fixed length, from the weights that Module 1's training wrote."""
-    chosen = MatchConfig.from_sources(config, changes)
-    _train("match", chosen, resume, show_config, distributed, json)
-
-
 def _train(verb: str, config: TrainConfig, resume: bool, show: bool, distributed: str | None, json: bool) -> None:
     if show:
         _show(verb, config, json)
         return
-    with needed("training", "train", "jax", "flax", "optax", "orbax", "grain", "scipy", "PIL"):
+    with needed("training", "train", "jax", "flax", "optax", "orbax", "grain", "scipy", "PIL", "matplotlib"):
         import jax
 
         _join(distributed)
@@ -215,5 +189,7 @@ def _describe(outcome: Outcome, config: TrainConfig) -> dict[str, Any]:
     }
 
 
-app.command("dense")(_verb(DenseConfig, _dense))
-app.command("match")(_verb(MatchConfig, _match))
+_DENSE = "Module 1, dense registration: on synthetic prints, or on a folder of images, from scratch or from a LoFTR."
+_MATCH = "Module 2, embeddings of fixed length, from the weights that Module 1's training wrote."
+app.command("dense")(_verb("dense", DenseConfig, _DENSE))
+app.command("match")(_verb("match", MatchConfig, _MATCH))

@@ -29,6 +29,7 @@ app.command("parity")(parity.parity)
 
 
 @app.command("weights")
+@options.limited
 def weights(
     source: options.Source,
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The conversion.", show_default=False)],
@@ -36,9 +37,8 @@ def weights(
     prefix: options.Prefix = None,
     state_dict: options.StateDict = None,
     form: machine.Format = None,
-    max_tensors: options.MaxTensors = None,
-    max_bytes: options.MaxBytes = None,
-    max_memory: options.MaxMemory = None,
+    *,
+    limits: options.Limits,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -52,7 +52,7 @@ def weights(
         mapping,
         prefix=prefix,
         state_dict=state_dict,
-        limits=options.limits(max_tensors, max_bytes, max_memory),
+        limits=limits,
     )
     if form:
         from loftr2flax.findings import of_weights

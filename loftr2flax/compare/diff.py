@@ -18,8 +18,8 @@ from loftr2flax.compare.values import COMPARED, CheckpointDiff, Finding, SideInf
 from loftr2flax.convert.provenance import made_with
 from loftr2flax.errors import MappingMismatch, UsageError
 from loftr2flax.formats import open_checkpoint
-from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.formats.open import has_containers
+from loftr2flax.limits import DEFAULT, Limits
 from loftr2flax.mapping import TensorMapping, shipped_names
 
 Both = str | tuple[str | None, str | None] | None

@@ -14,7 +14,7 @@ from loftr2flax.convert.provenance import made_with
 from loftr2flax.dtypes import FLOATING
 from loftr2flax.errors import CorruptFile
 from loftr2flax.formats import open_checkpoint
-from loftr2flax.formats.limits import DEFAULT, Limits
+from loftr2flax.limits import DEFAULT, Limits
 from loftr2flax.mapping import TensorMapping
 from loftr2flax.plan import Wishes
 

@@ -13,7 +13,7 @@ from loftr2flax.compare.through import opened_through
 from loftr2flax.convert.stream import stream
 from loftr2flax.errors import UsageError
 from loftr2flax.formats import open_checkpoint
-from loftr2flax.formats.limits import DEFAULT, Limits
+from loftr2flax.limits import DEFAULT, Limits
 from loftr2flax.mapping import TensorMapping
 from loftr2flax.plan import Plan
 

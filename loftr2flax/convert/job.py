@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,7 +55,7 @@ def convert_checkpoint(
     Raises:
       Loftr2FlaxError: the input is refused, does not fit, or the output cannot be written.
     """
-    with prepared(source, output, Order(mapping, **options)) as job:
+    with prepared(source, output, Order(mapping, **options), FileHash([Path(source)])) as job:
         job.write(progress)
         return job.conversion(written=True)
 
@@ -106,25 +107,26 @@ class Job(NamedTuple):
         total, done = sum(info.nbytes for info in infos.values()), 0
         moves = {move.leaf: move for move in self.plan.moves}
         force, most = self.order.force, self.order.max_shard_size
-        writer = open_writer(
-            self.output, self.format, infos, self._record, force=force, container=self.container, most=most
-        )
-        with writer as file, closing(stream([moves[name] for name in file.order], self.source)) as made:
-            for move, array in made:
-                file.write(move.leaf, array)
-                done += array.nbytes
-                if progress is not None:
-                    progress(done, total)
+        with self.digest or FileHash(self.source.files) as digest:
+            writer = open_writer(
+                self.output, self.format, infos, partial(self._record, digest), force=force, container=self.container,
+                most=most,
+            )  # fmt: skip
+            with writer as file, closing(stream([moves[name] for name in file.order], self.source)) as made:
+                for move, array in made:
+                    file.write(move.leaf, array)
+                    done += array.nbytes
+                    if progress is not None:
+                        progress(done, total)
 
-    def _record(self) -> dict[str, Any]:
+    def _record(self, digest: FileHash) -> dict[str, Any]:
         """The output's provenance; asked for as late as the format allows, since it waits for the source's hash."""
-        assert self.digest is not None
         if self.plan.direction == "reverse":
-            return reverse_record(self.plan, self.source, self.digest.hexdigest())
+            return reverse_record(self.plan, self.source, digest.hexdigest())
         kept = {
             name: Kept(self.source.infos[name], self.source.read(name)) for name in kept_names(self.plan, self.source)
         }
-        return forward_record(self.plan, self.source, self.digest.hexdigest(), kept, self.order.dtype)
+        return forward_record(self.plan, self.source, digest.hexdigest(), kept, self.order.dtype)
 
     def _notes(self) -> list[str]:
         notes = []
@@ -151,17 +153,15 @@ def prepared(
 
     Args:
       source, output, order: see `convert_checkpoint`; without an output nothing can be written.
-      begun: the hash of the source, where it has been begun already.
+      begun: the hash of the source, where it has been begun already; it is stopped when the block ends.
 
     Raises:
       Loftr2FlaxError: see `convert_checkpoint`.
     """
     target = Path(output) if output is not None else None
     format = _format(target, order)
-    with (
-        open_checkpoint(source, order.state_dict if not order.reverse else None, order.limits) as checkpoint,
-        _hashing(checkpoint.files, begun) if target is not None else nullcontext() as digest,
-    ):
+    state_dict = order.state_dict if not order.reverse else None
+    with begun or nullcontext(), open_checkpoint(source, state_dict, order.limits) as checkpoint:
         if target is not None and target.exists() and any(target.samefile(file) for file in checkpoint.files):
             raise UsageError(f"{target}: is the input itself", "name another output")
         _check_direction(checkpoint, order)
@@ -173,11 +173,8 @@ def prepared(
         wishes = Wishes(order.prefix, order.dtype, order.choose, memory.groups)
         plan = _plan(checkpoint, mapping, order, wishes, memory)
         _check_readable(checkpoint, plan)
+        digest = begun if begun is not None and begun.files == checkpoint.files else None
         yield Job(checkpoint, target, format, order, plan, memory, order.mapping is None, container, digest)
-
-
-def _hashing(files: tuple[Path, ...], begun: FileHash | None) -> FileHash:
-    return begun if begun is not None and begun.files == files else FileHash(files)
 
 
 def _check_direction(checkpoint: Checkpoint, order: Order) -> None:

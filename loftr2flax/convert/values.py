@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from loftr2flax.checkpoint import Container
-from loftr2flax.formats.limits import DEFAULT, Limits
+from loftr2flax.limits import DEFAULT, Limits
 from loftr2flax.mapping import TensorMapping
 from loftr2flax.mapping.names import IndexValue
 from loftr2flax.plan import Plan

@@ -186,4 +186,4 @@ def _hint_for(status: int) -> str:
 
 
 def _too_large(url: str, what: str, terms: Terms) -> LimitExceeded:
-    return LimitExceeded(f"{shown(url)}: has {what}, the limit is {terms.max_bytes:,}", "raise it: --max-bytes N")
+    return LimitExceeded(f"{shown(url)}: has {what}, the limit is {terms.max_bytes:,}", "raise it: --max-bytes SIZE")

@@ -11,10 +11,10 @@ import numpy as np
 from loftr2flax.checkpoint import Checkpoint, Contents, Location, Scratch
 from loftr2flax.errors import UnsupportedTensor
 from loftr2flax.formats.leaf_bytes import as_array
-from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.formats.msgpack_scan import scan
 from loftr2flax.formats.provenance import read_beside
 from loftr2flax.formats.source_file import SourceFile
+from loftr2flax.limits import DEFAULT, Limits
 
 
 class MsgpackFile(Checkpoint):

@@ -11,10 +11,10 @@ from loftr2flax import dtypes
 from loftr2flax.checkpoint import LeafInfo, Unread
 from loftr2flax.errors import CorruptFile, LimitExceeded, UnsupportedFile
 from loftr2flax.formats.leaf_bytes import MAX_DIMS, is_shape
-from loftr2flax.formats.limits import Limits
 from loftr2flax.formats.msgpack_tokens import Token, Tokens
 from loftr2flax.formats.msgpack_wire import CHUNKED, COMPLEX, MAX_DEPTH, NDARRAY, SCALAR
 from loftr2flax.formats.source_file import FETCH_AGAIN, SourceFile
+from loftr2flax.limits import Limits
 
 _MAX_KEY = 1 << 16
 _PER_NAME = 500  # bytes of memory that a leaf takes beside the characters of its path

@@ -13,11 +13,11 @@ from loftr2flax import dtypes
 from loftr2flax.checkpoint import Checkpoint, Contents, LeafInfo, Location, Scratch, Unread
 from loftr2flax.errors import CorruptFile, UnsupportedTensor
 from loftr2flax.formats.leaf_bytes import as_array
-from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.formats.npy_header import HEAD, BadHeader, NpyHeader, decode_header, header_size
 from loftr2flax.formats.provenance import from_comment, read_beside
 from loftr2flax.formats.source_file import FETCH_AGAIN, SourceFile
 from loftr2flax.formats.zip_archive import ZipArchive, ZipEntry
+from loftr2flax.limits import DEFAULT, Limits
 
 _STORED = 0
 _PER_BYTE = 100  # of memory for each byte of a header that is read as a Python literal

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from loftr2flax.checkpoint import Checkpoint
 from loftr2flax.errors import MissingInput, UnsupportedFile, UsageError
-from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.formats.source_file import FETCH_AGAIN, SourceFile
+from loftr2flax.limits import DEFAULT, Limits
 
 _HEAD = 1024
 _LEGACY_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
@@ -187,9 +187,7 @@ def _sniff_pickle(path: Path, head: bytes) -> str:
     """Legacy torch files are pickles that begin with a magic number."""
     if _LEGACY_MAGIC in head[:32]:
         return "torch-legacy"
-    if (
-        head[1:2] == b"\x00"
-    ):  # msgpack's empty map, with junk behind it, reads as a pickle of protocol 0; neither is one
+    if head[1:2] == b"\x00":  # msgpack's empty map and junk behind it, or a pickle of protocol 0; neither is one
         raise UnsupportedFile(f"{path}: not a checkpoint of a known format", FETCH_AGAIN)
     raise UnsupportedFile(
         f"{path}: a plain pickle, which only running it could read",

@@ -14,7 +14,6 @@ import re
 import struct
 from collections.abc import Callable
 
-from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.formats.pickle_state import (
     OPCODES,
     FindGlobal,
@@ -24,6 +23,7 @@ from loftr2flax.formats.pickle_state import (
 )
 from loftr2flax.formats.pickle_values import PER_KEY, Malformed, OpaqueObject, dict_key
 from loftr2flax.formats.source_file import FETCH_AGAIN
+from loftr2flax.limits import DEFAULT, Limits
 
 _HIGHEST_PROTOCOL = 5
 _STRIDE = 4096  # opcodes between two looks at the limits

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from loftr2flax.errors import CorruptFile, LimitExceeded
-from loftr2flax.formats.limits import Limits
 from loftr2flax.formats.pickle_values import PER_KEY, Builder, OpaqueObject, dict_key
 from loftr2flax.formats.source_file import FETCH_AGAIN
+from loftr2flax.limits import Limits
 
 OPCODES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
 """The name of each opcode, by its byte."""

@@ -14,10 +14,10 @@ from loftr2flax import dtypes
 from loftr2flax.checkpoint import Checkpoint, Contents, LeafInfo, Location, Scratch
 from loftr2flax.errors import CorruptFile, UnsupportedTensor
 from loftr2flax.formats.leaf_bytes import as_array, is_shape
-from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.formats.provenance import KEY, from_json
 from loftr2flax.formats.source_file import FETCH_AGAIN, SourceFile
 from loftr2flax.formats.strict_json import parse_json
+from loftr2flax.limits import DEFAULT, Limits
 
 DTYPES = {
     "BOOL": "bool",

@@ -11,11 +11,11 @@ import numpy as np
 
 from loftr2flax.checkpoint import Checkpoint, Contents, LeafInfo, Location, Scratch
 from loftr2flax.errors import CorruptFile, LimitExceeded, MissingInput, UnsupportedFile
-from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.formats.provenance import KEY, from_json
 from loftr2flax.formats.safetensors_file import SafetensorsFile
 from loftr2flax.formats.source_file import FETCH_AGAIN, SourceFile
 from loftr2flax.formats.strict_json import parse_json
+from loftr2flax.limits import DEFAULT, Limits
 
 _MAX_SHARDS = 1000
 

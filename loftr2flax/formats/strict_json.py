@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from loftr2flax.errors import CorruptFile
-from loftr2flax.formats.limits import Limits
 from loftr2flax.formats.source_file import FETCH_AGAIN
+from loftr2flax.limits import Limits
 
 _PER_BRACKET, _PER_COMMA, _PER_BYTE = 150, 100, 3  # bytes that the parser takes for each, at most
 
@@ -34,7 +35,6 @@ def parse_json(text: bytes, path: Path, what: str, limits: Limits) -> Any:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"the key {twice!r} stands twice")
     return found

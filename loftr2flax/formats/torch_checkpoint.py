@@ -11,11 +11,11 @@ import numpy as np
 
 from loftr2flax.checkpoint import Checkpoint, Contents, LeafInfo, Location, Scratch
 from loftr2flax.errors import CorruptFile, UnsupportedTensor
-from loftr2flax.formats.limits import Limits
 from loftr2flax.formats.source_file import FETCH_AGAIN
 from loftr2flax.formats.torch_containers import find_state_dict
 from loftr2flax.formats.torch_globals import GlobalFinder, StorageTable, TensorClaim
 from loftr2flax.formats.torch_tensors import TensorPlace, check_claim, is_contiguous, read_tensor
+from loftr2flax.limits import Limits
 
 
 class Unpickled(NamedTuple):

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 from loftr2flax.checkpoint import Container, Unread
 from loftr2flax.errors import CorruptFile, InputError, LimitExceeded
-from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.formats.torch_describe import tally_tensors, words
 from loftr2flax.formats.torch_globals import TensorClaim
 from loftr2flax.formats.torch_nodes import Chain, follow, join, mapping_of, named_holders, named_parts, path_of
 from loftr2flax.formats.torch_places import contents, find_places
+from loftr2flax.limits import DEFAULT, Limits
 
 PREFERRED = (
     "state_dict", "model_state_dict", "model", "net", "network", "module", "params", "weights",

@@ -17,11 +17,11 @@ import numpy as np
 from loftr2flax.checkpoint import Location
 from loftr2flax.errors import CorruptFile, UnsupportedFile
 from loftr2flax.formats import pickle_machine
-from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.formats.pickle_machine import PickleTruncated
 from loftr2flax.formats.source_file import FETCH_AGAIN, SourceFile
 from loftr2flax.formats.torch_checkpoint import TorchCheckpoint, Unpickled
 from loftr2flax.formats.torch_globals import GlobalFinder, StorageTable, storage_itemsize
+from loftr2flax.limits import DEFAULT, Limits
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 """The value of the first pickle."""

@@ -15,12 +15,12 @@ import numpy as np
 from loftr2flax.checkpoint import Location
 from loftr2flax.errors import CorruptFile, UnsupportedFile
 from loftr2flax.formats import pickle_machine
-from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.formats.provenance import from_json
 from loftr2flax.formats.source_file import FETCH_AGAIN
 from loftr2flax.formats.torch_checkpoint import TorchCheckpoint, Unpickled
 from loftr2flax.formats.torch_globals import GlobalFinder, StorageTable
 from loftr2flax.formats.zip_archive import ZipArchive
+from loftr2flax.limits import DEFAULT, Limits
 
 PROVENANCE_RECORD = "loftr2flax.json"
 """The record in which our own writer says how a file was made."""

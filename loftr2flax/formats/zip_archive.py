@@ -12,9 +12,9 @@ import numpy as np
 
 from loftr2flax.checkpoint import Location
 from loftr2flax.errors import CorruptFile, LimitExceeded
-from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.formats.source_file import FETCH_AGAIN, SourceFile
 from loftr2flax.formats.zip_directory import STORED, ZipEntry, read_directory
+from loftr2flax.limits import DEFAULT, Limits
 
 __all__ = ["ZipArchive", "ZipEntry"]
 

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from loftr2flax.errors import CorruptFile, LimitExceeded, UnsupportedFile
-from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.formats.source_file import FETCH_AGAIN, SourceFile
+from loftr2flax.limits import DEFAULT, Limits
 
 STORED, DEFLATED = 0, 8
 """The two methods that are read."""

@@ -12,11 +12,11 @@ from loftr2flax.convert.fitting import fitting_plans
 from loftr2flax.errors import Fault, MappingMismatch, UsageError
 from loftr2flax.filehash import FileHash
 from loftr2flax.formats import open_checkpoint
-from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.identity import UNKNOWN, identify
 from loftr2flax.inspection.reading import Progress, read_leaves
 from loftr2flax.inspection.rows import ORDERS, in_order
 from loftr2flax.inspection.values import Fit, Inspection
+from loftr2flax.limits import DEFAULT, Limits
 from loftr2flax.mapping.rules import Direction
 from loftr2flax.plan import Plan, Wishes
 

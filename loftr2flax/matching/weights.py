@@ -20,7 +20,7 @@ from loftr2flax.errors import CorruptFile, InputError, MappingMismatch, UsageErr
 from loftr2flax.extras import needed
 from loftr2flax.flaxtree import Tree, merge_params, nested
 from loftr2flax.formats import open_checkpoint
-from loftr2flax.formats.limits import DEFAULT, Limits
+from loftr2flax.limits import DEFAULT, Limits
 
 with needed("matching", "parity", "jax", "flax"):
     import jax

@@ -15,7 +15,7 @@ from loftr2flax.checkpoint import Checkpoint, LeafInfo
 from loftr2flax.convert import Order, prepared
 from loftr2flax.flaxtree import Tree, nested
 from loftr2flax.formats import open_checkpoint
-from loftr2flax.formats.limits import DEFAULT, Limits
+from loftr2flax.limits import DEFAULT, Limits
 from loftr2flax.mapping import TensorMapping
 from loftr2flax.parity.weights import leaf_digest
 from loftr2flax.plan import Move, Plan, run_move

@@ -12,7 +12,7 @@ from typing import Any
 from loftr2flax.errors import UsageError
 from loftr2flax.filehash import FileHash
 from loftr2flax.formats import open_checkpoint
-from loftr2flax.formats.limits import DEFAULT, Limits
+from loftr2flax.limits import DEFAULT, Limits
 from loftr2flax.mapping import TensorMapping
 from loftr2flax.parity.culprit import find_culprit, hold_against_mistakes
 from loftr2flax.parity.environment import environment, require

@@ -19,6 +19,8 @@ from loftr2flax.training.step import TrainState
 
 _FREE = {"num_epochs", "checkpoint_dir", "save_every", "keep", "log_every", "workers"}
 """What a resumed run may have otherwise without another result; more epochs stretch the learning rate's schedule."""
+_NOT_WRITTEN = (OSError, ValueError, RuntimeError)
+"""What orbax, tensorstore and jax raise where the disk is full or the system refuses."""
 
 
 class Checkpoints:
@@ -74,7 +76,7 @@ class Checkpoints:
         try:
             self._manager.save(step, args=parts, force=True)
             self._manager.wait_until_finished()
-        except Exception as error:  # orbax and tensorstore raise errors of many kinds for one cause: it was not written
+        except _NOT_WRITTEN as error:
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             self._sweep()
             kept = self._last_good(step)
@@ -123,7 +125,7 @@ class Checkpoints:
             time.sleep(0.05)
 
     def _last_good(self, failed: int) -> str:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(*_NOT_WRITTEN):
             self._manager.reload()
         steps = [step for step in self._manager.all_steps() if step != failed]
         return f"step {max(steps)} is intact" if steps else "no step has been saved yet"

@@ -73,7 +73,7 @@ def open_images(config: TrainConfig, held_out: bool = False) -> ImageSet:
     if len(images) < config.batch_size and not held_out:
         raise UsageError(
             f"batch_size={config.batch_size}: the data set has only {len(images)} images",
-            f"`--set batch_size={len(images)}`, or more images",
+            f"`--batch-size {len(images)}`, or more images",
         )
     if len(fingers) < 10:
         return images

@@ -17,10 +17,10 @@ from torch_files import Call
 
 from loftr2flax.errors import CorruptFile, LimitExceeded, Loftr2FlaxError
 from loftr2flax.formats import pickle_machine
-from loftr2flax.formats.limits import DEFAULT, Limits
 from loftr2flax.formats.pickle_machine import PickleTruncated
 from loftr2flax.formats.pickle_values import OddKey, Opaque, OpaqueObject
 from loftr2flax.formats.torch_globals import GlobalFinder
+from loftr2flax.limits import DEFAULT, Limits
 
 PROTOCOLS = range(6)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from loftr2flax.checkpoint import Checkpoint
 from loftr2flax.errors import LimitExceeded
+
+if TYPE_CHECKING:
+    from loftr2flax.checkpoint import Checkpoint
 
 _TIMES, _BEYOND = 4, 64 << 20  # what the leaves of a file may take by default: so many times its size, and so much more
 
