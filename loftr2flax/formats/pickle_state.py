@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickletools
+import pickle
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -11,7 +11,7 @@ from loftr2flax.formats.pickle_values import PER_KEY, Builder, OpaqueObject, dic
 from loftr2flax.formats.source_file import FETCH_AGAIN
 from loftr2flax.limits import Limits
 
-OPCODES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
+OPCODES = {code[0]: name for name, code in vars(pickle).items() if isinstance(code, bytes) and len(code) == 1}
 """The name of each opcode, by its byte."""
 
 FindGlobal = Callable[[str, str], object]

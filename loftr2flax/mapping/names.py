@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 IndexValue = int | str
@@ -80,6 +81,7 @@ class NamePattern:
         return self.separator.join("".join(map(str, segment)) for segment in self.segments)
 
 
+@lru_cache(maxsize=4096)  # a mapping's names meet the parser when checked and when used, and in each mapping tried
 def parse_name(text: str, separator: str) -> NamePattern:
     """Reads a name.
 
