@@ -12,6 +12,9 @@ from typing import Self
 
 from loftr2flax.errors import CorruptFile, EnvironmentFault, Loftr2FlaxError, UnsupportedFile
 
+STAND_IN = "0" * 64
+"""As long as a digest, for a place that is filled once it is known."""
+
 _PORTION = 4 << 20  # hashing a portion lets other threads run; between portions it has to wait for its turn
 
 

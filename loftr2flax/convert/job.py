@@ -18,7 +18,7 @@ from loftr2flax.convert.stream import stream
 from loftr2flax.convert.values import Conversion, Order, Progress
 from loftr2flax.convert.wayback import forgotten, remembered
 from loftr2flax.errors import MappingMismatch, UsageError
-from loftr2flax.filehash import FileHash
+from loftr2flax.filehash import STAND_IN, FileHash
 from loftr2flax.folding import fold_line
 from loftr2flax.formats import open_checkpoint
 from loftr2flax.formats.writer import format_of, open_writer, written_files
@@ -119,14 +119,15 @@ class Job(NamedTuple):
                     if progress is not None:
                         progress(done, total)
 
-    def _record(self, digest: FileHash) -> dict[str, Any]:
-        """The output's provenance; asked for as late as the format allows, since it waits for the source's hash."""
+    def _record(self, digest: FileHash, *, final: bool = True) -> dict[str, Any]:
+        """The output's provenance; the final one waits for the source's hash."""
+        sha256 = digest.hexdigest() if final else STAND_IN
         if self.plan.direction == "reverse":
-            return reverse_record(self.plan, self.source, digest.hexdigest())
+            return reverse_record(self.plan, self.source, sha256)
         kept = {
             name: Kept(self.source.infos[name], self.source.read(name)) for name in kept_names(self.plan, self.source)
         }
-        return forward_record(self.plan, self.source, digest.hexdigest(), kept, self.order.dtype)
+        return forward_record(self.plan, self.source, sha256, kept, self.order.dtype)
 
     def _notes(self) -> list[str]:
         notes = []

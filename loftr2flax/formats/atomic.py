@@ -23,7 +23,7 @@ _HEAD = 1 << 16
 
 
 class NewFile:
-    """The file being written: bytes are only ever added at its end."""
+    """The file being written: bytes are added at its end, and few that could not be known earlier are rewritten."""
 
     def __init__(self, descriptor: int, path: Path, source: str) -> None:
         self._descriptor = descriptor
@@ -52,6 +52,19 @@ class NewFile:
         else:
             self._flush()
             self._put(memoryview(data))
+
+    def rewrite(self, position: int, data: bytes) -> None:
+        """Put ``data`` in the place of as many bytes that have been written at ``position``.
+
+        Raises:
+          EnvironmentFault: the system refuses.
+        """
+        self._flush()
+        self.head[position : min(position + len(data), _HEAD)] = data[: max(_HEAD - position, 0)]
+        with _blaming(self.path, "written"):
+            while data:
+                count = os.pwrite(self._descriptor, data, position)
+                data, position = data[count:], position + count
 
     def pad(self, alignment: int) -> None:
         """Add zero bytes until the position is a multiple of ``alignment``."""

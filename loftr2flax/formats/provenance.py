@@ -10,16 +10,13 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from loftr2flax.errors import LimitExceeded, MissingInput, OutputExists
 from loftr2flax.formats.atomic import check_target, new_file
 from loftr2flax.formats.source_file import SourceFile
-
-Told = Callable[[], Mapping[str, Any]]
-"""Gives the object when it is needed: part of it may still be worked out while the leaves are written."""
 
 KEY = "loftr2flax"
 """The name that the object goes by in every format."""
@@ -31,6 +28,13 @@ _MAX_COMMENT = 60_000  # a zip comment ends at 65,535 bytes
 _MAX_BYTES = 16 << 20
 _FIELDS = {KEY, "bytes", "head_crc32"}  # of a file beside
 _PACKED = b"loftr2flax:zlib:"
+
+
+class Told(Protocol):
+    """Gives the object when it is needed: part of it may still be worked out while the leaves are written."""
+
+    def __call__(self, *, final: bool = True) -> Mapping[str, Any]:
+        """The object; if not ``final``, at once, with a stand-in of equal length for what is not known yet."""
 
 
 def to_json(provenance: Mapping[str, Any]) -> str:

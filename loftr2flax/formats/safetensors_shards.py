@@ -116,7 +116,9 @@ def open_shards(path: Path, groups: Sequence[Infos], told: Told, make: MakeWrite
     index, shards = index_of(path), shards_of(path, len(groups))
     for target in (path, *shards):
         check_target(target, force=force)
-    encoders = [SafetensorsEncoder(shard, group, lambda: {}) for shard, group in zip(shards, groups, strict=True)]
+    encoders = [
+        SafetensorsEncoder(shard, group, lambda *, final=True: {}) for shard, group in zip(shards, groups, strict=True)
+    ]
     with ExitStack() as stack:
         head = stack.enter_context(new_file(index, force=force))  # the first to enter is the last to take its name
         files: list[NewFile] = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from loftr2flax.formats.atomic import NewFile
 from loftr2flax.formats.provenance import KEY, Told, to_json
 from loftr2flax.formats.safetensors_file import DTYPES, MAX_HEADER, METADATA
 
+_LENGTH = 8  # bytes that hold the length of the header, before it
 _CODES = {name: code for code, name in DTYPES.items()}
 
 
@@ -38,7 +40,8 @@ class SafetensorsEncoder:
             if name == METADATA:
                 raise UnwritableLeaf(f"{path}: leaf {name!r}: safetensors keeps this name for itself", "rename it")
         self.order = tuple(sorted(infos, key=lambda name: -dtypes.itemsize(infos[name].dtype)))
-        self._header = _header(infos, self.order, provenance())
+        self._final_header = partial(_header, infos, self.order, provenance)
+        self._header = _header(infos, self.order, provenance, final=False)
         if len(self._header) > MAX_HEADER:
             raise UnwritableLeaf(
                 f"{path}: the header would have {len(self._header)} bytes, safetensors allows {MAX_HEADER}",
@@ -47,17 +50,23 @@ class SafetensorsEncoder:
 
     def begin(self, file: NewFile) -> None:
         """Write what precedes the first leaf."""
-        file.write(len(self._header).to_bytes(8, "little") + self._header)
+        file.write(len(self._header).to_bytes(_LENGTH, "little") + self._header)
 
     def leaf(self, file: NewFile, name: str, data: memoryview) -> None:
         """Write one leaf."""
         file.write(data)
 
     def end(self, file: NewFile) -> None:
-        """Nothing follows the last leaf."""
+        """Nothing follows the last leaf; the header is made final."""
+        header = self._final_header()
+        if len(header) != len(self._header):
+            raise RuntimeError(f"{file.path}: the header has grown from {len(self._header)} to {len(header)} bytes")
+        if header != self._header:
+            file.rewrite(_LENGTH, header)
 
 
-def _header(infos: Mapping[str, LeafInfo], order: tuple[str, ...], provenance: Mapping[str, Any]) -> bytes:
+def _header(infos: Mapping[str, LeafInfo], order: tuple[str, ...], told: Told, *, final: bool = True) -> bytes:
+    provenance = told(final=final)
     offsets: dict[str, list[int]] = {}
     at = 0
     for name in order:

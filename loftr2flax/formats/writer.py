@@ -136,8 +136,7 @@ def open_writer(
       path: the output.
       format: one of `FORMATS`; see `format_of`.
       infos: name, shape and type of every leaf, in the order that the file should show.
-      provenance: a JSON object on how the file came to be, or what gives it when it is needed (at the end, where the
-        format lets it); never a leaf.
+      provenance: a JSON object on how the file came to be, or what gives it when it is needed; never a leaf.
       force: whether a file that is there is replaced, also one beside it that is no record of ours.
       container: for "torch", the key under which the state dict lies ("state_dict"); "" for the file itself.
       most: the bytes of leaves that one file may hold; what has more becomes several, see
@@ -152,7 +151,7 @@ def open_writer(
         raise UsageError(f"format {format!r} is not known", f"use one of {', '.join(FORMATS)}")
     target = Path(path)
     _check_names(target, infos)
-    told: provenances.Told = provenance if callable(provenance) else lambda: provenance
+    told: provenances.Told = provenance if callable(provenance) else lambda *, final=True: provenance
     groups = _divided(target, format, infos, most)
     if len(groups) > 1:
         with open_shards(target, groups, told, Writer, force=force) as shards:

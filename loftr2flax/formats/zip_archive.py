@@ -84,9 +84,13 @@ class ZipArchive:
             )
         if entry.method != STORED:
             self._inflate_into(entry, out, start)
-        elif out.size == entry.size:  # the whole record: its CRC comes from the buffer, without a second pass
-            self._source.read_into(out.data, entry.offset, f"record {name!r}")
-            self._check_crc(entry, zlib.crc32(out.data))
+        elif out.size == entry.size:  # the whole record: its CRC is taken on the way, without a second pass
+            crc = 0
+            for at in range(0, entry.size, _CHUNK):
+                chunk = out[at : at + _CHUNK].data
+                self._source.read_into(chunk, entry.offset + at, f"record {name!r}")
+                crc = zlib.crc32(chunk, crc)
+            self._check_crc(entry, crc)
         else:
             self.verify(name)
             self._source.read_into(out.data, entry.offset + start, f"record {name!r}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterable
 
 from loftr2flax.formats.atomic import NewFile
 
@@ -19,11 +20,20 @@ MAX_NAME = 65_535
 
 _LOCAL = struct.Struct("<4s5H3I2H")
 _CENTRAL = struct.Struct("<4s6H3I5H2I")
+_CRC_AT = 14  # where the CRC stands in a local header
+_CHUNK = 1 << 20  # bytes that are still in the cache when they are written, after their CRC has been taken
 _PADDING_ID = 0x4246  # "FB", as torch pads
 _UTF8 = 0x0800
 _DATE = 0x0021  # 1980-01-01, the first day that zip knows
 _PLAIN, _WIDE = 20, 45  # versions needed: 2.0, and 4.5 for zip64
 _FULL16, _FULL32 = 0xFFFF, 0xFFFFFFFF
+
+
+def _crc(parts: Iterable[bytes | memoryview]) -> int:
+    crc = 0
+    for part in parts:
+        crc = zlib.crc32(part, crc)
+    return crc
 
 
 class ZipWriter:
@@ -36,10 +46,9 @@ class ZipWriter:
 
     def record(self, name: str, *parts: bytes | memoryview) -> None:
         """Add the record ``name``, its data being ``parts`` one after the other."""
-        crc, size = 0, 0
-        for part in parts:
-            crc = zlib.crc32(part, crc)
-            size += len(part)
+        size = sum(map(len, parts))
+        late = size > _CHUNK  # the CRC is taken on the way, and written into the header afterwards
+        crc = 0 if late else _crc(parts)
         raw_name = name.encode()
         flags = 0 if name.isascii() else _UTF8
         offset = self._file.position
@@ -53,7 +62,12 @@ class ZipWriter:
         )
         self._file.write(raw_name + extra)
         for part in parts:
-            self._file.write(part)
+            for start in range(0, len(part), _CHUNK):
+                chunk = part[start : start + _CHUNK]
+                crc = zlib.crc32(chunk, crc) if late else crc
+                self._file.write(chunk)
+        if late:
+            self._file.rewrite(offset + _CRC_AT, struct.pack("<I", crc))
         self._list(raw_name, flags, crc, size, offset)
 
     def end(self, comment: bytes = b"") -> None:

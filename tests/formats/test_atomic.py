@@ -39,6 +39,22 @@ def test_a_new_file(tmp_path):
 
 
 @both
+@pytest.mark.parametrize("at", [0, 3, 65_530, 65_536, 139_990])
+def test_bytes_are_rewritten_in_their_place(tmp_path, at):
+    with new_file(tmp_path / "out") as file:
+        file.write(b"a" * 70_000)
+        file.write(b"b" * 70_000)
+        file.write(b"c" * 5)  # waits in memory
+        file.rewrite(at, b"rewritten!")
+        file.write(b"d")
+        head = bytes(file.head)
+    expected = bytearray(b"a" * 70_000 + b"b" * 70_000 + b"ccccc")
+    expected[at : at + 10] = b"rewritten!"
+    assert (tmp_path / "out").read_bytes() == expected + b"d"
+    assert head == expected[:65_536]
+
+
+@both
 def test_small_and_large_pieces_in_order(tmp_path):
     pieces = [bytes([number]) * size for number, size in enumerate([1, 0, 70_000, 3, 65_535, 65_536, 7])]
     with new_file(tmp_path / "out") as file:
@@ -97,7 +113,7 @@ def test_after_any_exception_the_old_file_is_there_and_no_other(tmp_path, kind):
 
 
 @both
-@pytest.mark.parametrize("call", ["open", "write", "fsync", "link", "replace"])
+@pytest.mark.parametrize("call", ["open", "write", "pwrite", "fsync", "link", "replace"])
 def test_a_system_call_that_fails_at_any_time(tmp_path, monkeypatch, call):
     """The k-th call fails, for all k; past the last one everything must have gone well."""
     real = getattr(os, call)
@@ -114,13 +130,14 @@ def test_a_system_call_that_fails_at_any_time(tmp_path, monkeypatch, call):
         try:
             with new_file(tmp_path / "out", force=True) as file:
                 for _ in range(4):
-                    file.write(b"n" * 70_000)
+                    file.write(b"o" + b"n" * 69_999)
+                    file.rewrite(file.position - 70_000, b"n")
         except EnvironmentFault as fault:
             message, expected = fault.message, b"old"
         else:
             message, expected = "", b"n" * 280_000
         monkeypatch.setattr(os, call, real)
-        done = "written" if call in ("write", "fsync") else "created"
+        done = "written" if call in ("write", "pwrite", "fsync") else "created"
         assert message in ("", f"{tmp_path / 'out'}: cannot be {done}: No space left on device")
         assert (tmp_path / "out").read_bytes() == expected
         assert os.listdir(tmp_path) == ["out"]

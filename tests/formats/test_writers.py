@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -112,6 +113,42 @@ def test_an_exception_between_leaves_leaves_nothing(tmp_path, format, kind):
     with pytest.raises(kind):
         fail()
     assert os.listdir(tmp_path) == []
+
+
+@each_format
+def test_provenance_that_is_known_at_the_end_alone(tmp_path, format):
+    settled = []
+
+    def told(*, final=True):
+        assert settled or not final, "it was asked for before the last leaf"
+        return {**PROVENANCE, "source_sha256": "00ff" if final else "0000"}
+
+    with open_writer(tmp_path / "out", format, infos_of(LEAVES), told) as writer:
+        for name in writer.order:
+            writer.write(name, LEAVES[name])
+        settled.append(True)
+    write(tmp_path / "known", format, LEAVES, PROVENANCE)
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "known").read_bytes()
+
+
+def test_a_header_that_grew_is_not_written_over_leaves(tmp_path):
+    with pytest.raises(RuntimeError, match="has grown"):
+        write(tmp_path / "out", "safetensors", LEAVES, lambda *, final=True: {"a": "long, " * 9 * final})
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("size", [(1 << 20) - 200, 1 << 20, (1 << 20) + 1, (5 << 20) + 3])
+def test_crcs_of_large_records(tmp_path, size):
+    """They are taken on the way and written afterwards, in the local header too, which zipfile does not look at."""
+    leaves = {"first": np.ones(3, "f4"), "large": np.arange(size, dtype="u1"), "last": np.ones(5, "f4")}
+    write(tmp_path / "out.npz", "npz", leaves, PROVENANCE)
+    with zipfile.ZipFile(tmp_path / "out.npz") as archive:
+        assert archive.testzip() is None  # each record read, and held against the directory's CRC
+        entry = archive.getinfo("large.npy")
+        header = (tmp_path / "out.npz").read_bytes()[entry.header_offset :][:30]
+    assert int.from_bytes(header[14:18], "little") == entry.CRC
+    with np.load(tmp_path / "out.npz") as found:
+        np.testing.assert_array_equal(found["large"], leaves["large"])
 
 
 @each_format
