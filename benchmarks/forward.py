@@ -17,7 +17,10 @@ import numpy as np
 from benchmarks.conversion import official
 
 SIZES = ((240, 320), (480, 640))
-ROUNDS = 7
+ROUNDS = 9
+PAUSE = 0.5
+"""Seconds before each measurement: the threads of one side wait for more work for a while, and would take it from the
+other's."""
 PARTS = {
     "backbone": ("backbone",),
     "transformer": ("pos_encoding", "loftr_coarse/"),
@@ -91,6 +94,7 @@ def _in_turn(programs: dict[str, Callable[[], object]], rounds: int = ROUNDS) ->
     times: dict[str, list[float]] = {name: [] for name in programs}
     for number in range(rounds + 1):
         for name, program in programs.items():
+            time.sleep(PAUSE)
             start = time.perf_counter()
             program()
             if number:  # the first round compiles and warms up

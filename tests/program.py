@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import shlex
 import subprocess
 import sys
@@ -51,6 +52,17 @@ def run_program(*arguments: object, cwd: Path | None = None, prefix: str = "", *
         words, cwd=cwd, env={**os.environ, **environment}, capture_output=True, check=False, encoding="utf-8"
     )
     return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def on_terminal(*arguments: object, cwd: Path, columns: int) -> str:
+    """What the program writes to a terminal of so many columns, without colours; its exit code is not looked at."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "COLUMNS": str(columns), "NO_COLOR": "1"}
+    subprocess.run([sys.executable, *_start(""), *map(str, arguments)], cwd=cwd, env=environment, stdout=theirs)
+    os.close(theirs)
+    text = os.read(ours, 100_000).decode()
+    os.close(ours)
+    return text.replace("\r\n", "\n")
 
 
 def _start(prefix: str) -> list[str]:

@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from program import Outcome
+from program import Outcome, on_terminal, run_program
 
 from loftr2flax import diff_checkpoints
 from loftr2flax.checkpoint import LeafInfo
@@ -739,3 +739,19 @@ def test_memory_does_not_follow_the_leaf(run: Run, tmp_path: Path) -> None:
     assert done.code == 1
     assert f"1 of {count:,} elements differ, max abs 2 at [{count - 1}]: 0.0 → 2.0" in done.out
     assert int(done.out.splitlines()[-1].split()[1]) * 1024 < 100e6
+
+
+def test_a_terminal_is_not_overrun(tmp_path: Path) -> None:
+    """Names lose their middle, what differs goes on below itself; nothing of it is lost, and a file gets it all."""
+    name = f"{'very_' * 20}long.weight"
+    torch.save({name: torch.ones(2, 3), "short": torch.ones(4)}, tmp_path / "a.pt")
+    torch.save({name: torch.zeros(2, 3), "short": torch.zeros(5)}, tmp_path / "b.pt")
+    words = ["diff", "a.pt", "b.pt"]
+    whole = run_program(*words, cwd=tmp_path, COLUMNS="90").out
+    assert name in whole
+    shown = on_terminal(*words, cwd=tmp_path, columns=90)
+    assert max(map(len, shown.splitlines())) <= 90 < max(map(len, whole.splitlines()))
+    label = shown.split()[1]
+    assert name.startswith(label.split("…")[0])
+    assert name.endswith(label.split("…")[1])
+    assert shown.replace(label, name).split() == whole.split()  # the rest is all there, in its order

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pty
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from itertools import pairwise
@@ -21,7 +19,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from oracle import torch_state
-from program import Outcome, words_of
+from program import Outcome, on_terminal, run_program, words_of
 from schemas import validated
 
 from loftr2flax import convert_checkpoint, inspect_checkpoint
@@ -450,24 +448,13 @@ class TestPages:
 class TestTerminal:
     def test_lines_fit_and_names_are_cut_in_the_middle(self, tmp_path: Path) -> None:
         torch.save({f"{'very_' * 30}long.{n}.weight": torch.ones(2, n + 1) for n in range(3)}, tmp_path / "a.pt")
-        assert f"{'very_' * 30}long.2.weight" in self.shown(tmp_path, terminal=False)
-        lines = self.shown(tmp_path, terminal=True).splitlines()
+        words = ["inspect", "a.pt"]
+        assert f"{'very_' * 30}long.2.weight" in run_program(*words, cwd=tmp_path, COLUMNS="70").out
+        lines = on_terminal(*words, cwd=tmp_path, columns=70).splitlines()
         rows = [line for line in lines if line.endswith(" B")]
         assert len(rows) == 3
         assert all(len(row) <= 70 and "…" in row and ".weight" in row for row in rows)
         assert {row.split(".weight")[0][-1] for row in rows} == {"0", "1", "2"}
-
-    def shown(self, folder: Path, *, terminal: bool) -> str:
-        words = [sys.executable, "-m", "loftr2flax", "inspect", "a.pt"]
-        environment = {**os.environ, "COLUMNS": "70", "NO_COLOR": "1"}
-        if not terminal:
-            return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
-        ours, theirs = pty.openpty()
-        subprocess.run(words, cwd=folder, env=environment, stdout=theirs, check=True)
-        os.close(theirs)
-        text = os.read(ours, 100_000).decode()
-        os.close(ours)
-        return text
 
     @given(st.text("abc", max_size=50), st.integers(3, 60))
     def test_cut_middle(self, text: str, width: int) -> None:

@@ -67,7 +67,8 @@ def show_stat(found: CheckpointDiff, limit: int, *, full: bool) -> None:
 
 
 def _tell(cells: Sequence[Sequence[str]], rows: Sequence[Row], limit: int | None) -> None:
-    table(cells[:limit], right=(2,) if cells and len(cells[0]) == 4 else ())
+    stat = bool(cells) and len(cells[0]) == 4  # name | numbers bar; else kind, name, form, count, remark
+    table(cells[:limit], right=(2,) if stat else (), names=0 if stat else 1)
     if hidden := rows[len(cells[:limit]) :]:
         count = sum(len(row.findings) for row in hidden)
         emit(f"and {plural(len(hidden), 'more row')}, {leaves(count)}; --full shows them all")

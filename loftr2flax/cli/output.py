@@ -74,19 +74,35 @@ def error_values(error: Loftr2FlaxError) -> dict[str, Any]:
     return {"error": error.message, "hint": error.hint, "exit_code": error.exit_code, "faults": told}
 
 
-def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
-    """Aligned columns; those numbered in ``right`` end flush. On a terminal the first is cut so that lines fit."""
+def table(rows: Sequence[Sequence[str]], right: Sequence[int] = (), names: int = 0) -> None:
+    """Aligned columns; those numbered in ``right`` end flush.
+
+    On a terminal lines fit: the column numbered ``names`` is cut in the middle, and a last one that is too long all the
+    same goes on below itself.
+    """
     if not rows:
         return
     cells = [[name_of(cell) for cell in row] for row in rows]
     widths = [max(len(row[n]) for row in cells) for n in range(len(cells[0]))]
-    if (room := terminal_width()) is not None:
-        others = [*widths[1:-1], min(widths[-1], _NARROWEST)] if len(widths) > 1 else []
-        widths[0] = min(widths[0], max(room - sum(others) - 2 * len(others), _NARROWEST))
-        cells = [[cut_middle(row[0], widths[0]), *row[1:]] for row in cells]
+    room = terminal_width()
+    if room is not None:
+        others = [min(w, _NARROWEST) if n == len(widths) - 1 else w for n, w in enumerate(widths) if n != names]
+        widths[names] = min(widths[names], max(room - sum(others) - 2 * len(others), _NARROWEST))
     for row in cells:
-        padded = [c.rjust(w) if n in right else c.ljust(w) for n, (c, w) in enumerate(zip(row, widths, strict=True))]
-        emit("  ".join(padded).rstrip())
+        shown = [cut_middle(cell, widths[n]) if n == names else cell for n, cell in enumerate(row)]
+        padded = [c.rjust(w) if n in right else c.ljust(w) for n, (c, w) in enumerate(zip(shown, widths, strict=True))]
+        before = "".join(f"{cell}  " for cell in padded[:-1])
+        for number, line in enumerate(_folded(padded[-1].rstrip(), None if room is None else room - len(before))):
+            emit(f"{' ' * len(before) if number else before}{line}".rstrip())
+
+
+def _folded(text: str, width: int | None) -> list[str]:
+    """A cell as lines of at most ``width`` characters, broken at blanks; one line where it fits or nothing bounds it."""
+    if width is None or len(text) <= width:
+        return [text]
+    import textwrap
+
+    return textwrap.wrap(text, max(width, _NARROWEST), break_long_words=False, break_on_hyphens=False)
 
 
 def terminal_width() -> int | None:

