@@ -97,7 +97,7 @@ def table(rows: Sequence[Sequence[str]], right: Sequence[int] = (), names: int =
 
 
 def _folded(text: str, width: int | None) -> list[str]:
-    """A cell as lines of at most ``width`` characters, broken at blanks; one line where it fits or nothing bounds it."""
+    """A cell as lines of at most ``width`` characters, broken at blanks; one line if it fits or nothing bounds it."""
     if width is None or len(text) <= width:
         return [text]
     import textwrap

@@ -15,7 +15,6 @@ from jax import nn as jnn
 
 from loftr2flax.models.loftr.config import LoFTRConfig
 
-
 _INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
@@ -66,7 +65,7 @@ def convolution(features: int, size: int, stride: int, dtype: str, name: str) ->
 
 
 class Pointwise(nn.Module):
-    """A 1×1 convolution without bias, as the matrix product that it is, which XLA's convolutions take twice as long for.
+    """A 1×1 convolution without bias, as the matrix product that it is: on CPU, in half the time of XLA's convolution.
 
     The parameter ``kernel`` is a convolution's, [1, 1, C_in, C_out].
     """
