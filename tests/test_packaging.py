@@ -21,7 +21,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("wheel")
     for name in ("loftr2flax", "mappings"):
         shutil.copytree(ROOT / name, place / "tree" / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    (place / "tree" / "tests" / "fixtures").mkdir(parents=True)
+    for name in ("pyproject.toml", "README.md", "LICENSE", "tests/fixtures/loftr_tiny.ckpt"):
         shutil.copy(ROOT / name, place / "tree" / name)
     script = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
     words = [sys.executable, "-W", "error", "-c", script, str(place)]
@@ -39,7 +40,7 @@ def test_what_the_wheel_holds(wheel: Path) -> None:
     assert len(shipped) >= 4
     assert shipped <= set(names)
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "loftr2flax").rglob("*.py")}
-    assert sources | {"loftr2flax/py.typed"} <= set(names)
+    assert sources | {"loftr2flax/py.typed", "loftr2flax/loftr_tiny.ckpt"} <= set(names)
     assert len(names) == len(set(names))
 
 

@@ -1,4 +1,4 @@
-"""`loftr2flax demo`: the other verbs, once, on a checkpoint that the package makes itself."""
+"""`loftr2flax demo`: the other verbs, once, on a small trained LoFTR that ships with the package."""
 
 from __future__ import annotations
 
@@ -70,34 +70,36 @@ def demo(
     quiet: options.Quiet = False,
 ) -> None:
     """Inspect, convert, check, reverse and run a small LoFTR checkpoint, and see two mistakes caught."""
-    from loftr2flax.sample import write_sample
+    import shutil
+
+    from loftr2flax.tiny import TINY, tiny_checkpoint
 
     with _place(folder) as place:
         show = _Show(place, json)
         if any(place.iterdir()):
             raise EnvironmentFault(f"{place}: is not empty", "name a new folder with --folder")
-        write_sample(place / "loftr_demo.ckpt")
-        show.remark("# A small LoFTR with random weights, in the layout of the published checkpoints.")
-        show.step("inspect loftr_demo.ckpt")
+        shutil.copyfile(tiny_checkpoint(), place / TINY)
+        show.remark("# A small trained LoFTR, in the layout of the published checkpoints.")
+        show.step("inspect loftr_tiny.ckpt")
         show.remark("# Every tensor has its place in the Flax tree; the shapes of some could not show a mistake.")
-        show.step("convert loftr_demo.ckpt -m loftr -o loftr.npz")
-        show.step("verify weights loftr_demo.ckpt loftr.npz")
-        show.step("mapping explain matcher.loftr_coarse.layers.2.mlp.0.weight -m loftr -f loftr_demo.ckpt")
+        show.step("convert loftr_tiny.ckpt -m loftr -o loftr.npz")
+        show.step("verify weights loftr_tiny.ckpt loftr.npz")
+        show.step("mapping explain matcher.loftr_coarse.layers.2.mlp.0.weight -m loftr -f loftr_tiny.ckpt")
         show.remark("# The layout that IFViT-JAX loads: one torch layer, two Flax sublayers.")
-        show.step("convert loftr_demo.ckpt -m ifvit_jax -o loftr_transformer.npz")
+        show.step("convert loftr_tiny.ckpt -m ifvit_jax -o loftr_transformer.npz")
         show.remark("# The prefix that its guide gives is in no official file: nothing is written.")
         show.step(
-            "convert loftr_demo.ckpt -m ifvit_jax -o wrong.npz --prefix loftr_coarse.coarse_transformer",
+            "convert loftr_tiny.ckpt -m ifvit_jax -o wrong.npz --prefix loftr_coarse.coarse_transformer",
             expect=3,
         )
         show.remark("# One number of the conversion changed by hand:")
         _change_one_number(place / "loftr.npz", place / "changed.npz")
-        show.step("verify weights loftr_demo.ckpt changed.npz -m loftr", expect=1)
+        show.step("verify weights loftr_tiny.ckpt changed.npz -m loftr", expect=1)
         show.remark(
             "# And back: the file that torch.load reads, bit for bit, in the order and with the counters that it had."
         )
         show.step("convert loftr.npz --reverse -o back.ckpt")
-        returned = _compare(place / "loftr_demo.ckpt", place / "back.ckpt")
+        returned = _compare(place / TINY, place / "back.ckpt")
         show.remark(
             f"{returned} of {returned} tensors came back equal in every bit, under the same keys in the same order."
         )
@@ -120,12 +122,10 @@ def _run_the_networks(show: _Show, lacking: list[str]) -> None:
     show.remark(
         "# The same numbers are not yet the same function: both networks run, and torch's own rounding error judges."
     )
-    show.step("verify parity loftr_demo.ckpt loftr.npz --sizes 96x136 --report report.html")
-    show.remark(
-        "# The converted network on two views of a made scene. Its weights are random, so its matches mean nothing."
-    )
+    show.step("verify parity loftr_tiny.ckpt loftr.npz --sizes 96x136 --report report.html")
+    show.remark("# The converted network at work, on two views of a made scene that it has never seen.")
     _draw_views(show.place)
-    show.step("match view0.png view1.png -c loftr.npz --threshold 0.0005 --draw matches.png")
+    show.step("match view0.png view1.png -c loftr.npz --top 24 --draw matches.png")
 
 
 def _draw_views(place: Path) -> None:
