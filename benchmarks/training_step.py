@@ -6,21 +6,32 @@ of given matches, every gradient, and an update by AdamW.
 
 from __future__ import annotations
 
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.forward import _in_turn
+from benchmarks.forward import ROUNDS, _in_turn
 
 GRIDS = ((20, 30), (30, 40))
 BATCH = 2
+TRAIN = (
+    "--image-size 96 --hidden-dim 32 --num-heads 4 --num-prints 64 --pairs-per-epoch 128 --num-epochs 2 --batch-size 8 "
+    "--eval-pairs 8"
+)
 
 
 def run() -> None:
     """Measures and prints."""
     import torch
 
-    print(f"training step of the coarse transformer, float32, {torch.get_num_threads()} threads, median of 7 in turn")
+    threads = torch.get_num_threads()
+    print(f"training step of the coarse transformer, float32, {threads} threads, median of {ROUNDS} in turn")
     for rows, columns in GRIDS:
         rng = np.random.default_rng(0)
         cells = rows * columns
@@ -30,6 +41,37 @@ def run() -> None:
         ratio = times["torch"] / times["jax"]
         shown = f"torch {1e3 * times['torch']:.0f} ms, JAX {1e3 * times['jax']:.0f} ms"
         print(f"  {BATCH} pairs of {rows}×{columns} cells: {shown}, {ratio:.2f} times as fast", flush=True)
+    for count in (1, 2):
+        print(
+            f"  train dense, {count} process{'es' * (count > 1)} on this machine: {_images_per_second(count)} images/s"
+        )
+
+
+def _images_per_second(count: int) -> str:
+    """What a short run of so many processes says at its end; all share the cores of this machine."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    program = [str(Path(sys.executable).with_name("loftr2flax")), "train", "dense", *TRAIN.split()]
+    with tempfile.TemporaryDirectory() as folder:
+        processes = [
+            subprocess.Popen(
+                [
+                    *program,
+                    *("--checkpoint-dir", folder),
+                    *(("--distributed", f"localhost:{port},{count},{rank}") if count > 1 else ()),
+                ],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for rank in range(count)
+        ]
+        said = [process.communicate()[0] for process in processes]
+    found = re.search(r"([\d.]+) images/s", said[0])
+    if found is None:
+        raise SystemExit(f"the run said nothing of its speed:\n{said[0]}")
+    return found[1]
 
 
 def _torch(feat0: np.ndarray, feat1: np.ndarray, target: np.ndarray) -> Any:

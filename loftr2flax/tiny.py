@@ -1,7 +1,7 @@
 """A small trained LoFTR that ships with the package, in the official layout: what the demonstration converts and runs.
 
-It was trained by `loftr2flax train dense` on synthetic prints and on homographies of synthetic scenes; the command is in
-``docs/training.md``. 4 coarse layers of width 32, 2 fine ones of width 16, 8 heads, a backbone at 1/8.
+`loftr2flax train dense` trained it on synthetic prints and on homographies of synthetic scenes, by the command in
+``docs/training.md``: 4 coarse layers of width 32, 2 fine ones of width 16, 8 heads, a backbone at 1/8.
 """
 
 from __future__ import annotations
