@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
+import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +24,25 @@ _FREE = {"num_epochs", "checkpoint_dir", "save_every", "keep", "log_every", "wor
 """What a resumed run may have otherwise without another result; more epochs stretch the learning rate's schedule."""
 _NOT_WRITTEN = (OSError, ValueError, RuntimeError)
 """What orbax, tensorstore and jax raise where the disk is full or the system refuses."""
+
+_LINGER = 0.2  # seconds in which the threads of a failed save end
+
+
+def _ignore(found: object) -> None: ...
+
+
+@contextlib.contextmanager
+def _threads_die_in_silence() -> Iterator[None]:
+    """Orbax's threads end by what ends the save, each with a traceback that would stand in the middle of our error."""
+    hooks = threading.excepthook, sys.unraisablehook
+    threading.excepthook, sys.unraisablehook = _ignore, _ignore
+    try:
+        yield
+    except BaseException:
+        time.sleep(_LINGER)
+        raise
+    finally:
+        threading.excepthook, sys.unraisablehook = hooks
 
 
 class Checkpoints:
@@ -74,8 +96,9 @@ class Checkpoints:
             state=ocp.args.StandardSave(state._asdict()), config=ocp.args.JsonSave(self._config.to_json())
         )
         try:
-            self._manager.save(step, args=parts, force=True)
-            self._manager.wait_until_finished()
+            with _threads_die_in_silence():
+                self._manager.save(step, args=parts, force=True)
+                self._manager.wait_until_finished()
         except _NOT_WRITTEN as error:
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             self._sweep()
