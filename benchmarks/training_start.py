@@ -16,7 +16,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-STARTS = {"scratch": {}, "transformer": {"loftr_parts": "transformer"}, "all": {"loftr_parts": "all"}}
+STARTS = {
+    "scratch": {},
+    "transformer": {"loftr_parts": "transformer"},
+    "backbone": {"loftr_parts": "backbone"},
+    "all": {"loftr_parts": "all"},
+    "frozen backbone": {"loftr_parts": "backbone", "freeze": ("backbone",)},
+    "all, backbone frozen": {"loftr_parts": "all", "freeze": ("backbone",)},
+}
 NETWORK = {  # that of LoFTR_teacher.pt
     "stride": 16, "backbone_dims": (8, 16, 32, 32), "hidden_dim": 32, "num_heads": 1, "layer_norm_eps": 1e-7,
 }  # fmt: skip
@@ -78,7 +85,7 @@ def main() -> None:
     parser.add_argument("weights", nargs="?")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--table", type=Path, nargs="+")
-    parser.add_argument("--starts", default="scratch,transformer,all")
+    parser.add_argument("--starts", default=";".join(STARTS))
     parser.add_argument("--seeds", default="0,1,2")
     given = parser.parse_args()
     curves: dict[str, dict[str, list[float]]] = {}
@@ -89,7 +96,7 @@ def main() -> None:
         print(table({start: curves[start] for start in STARTS if start in curves}))
         return
     for seed in given.seeds.split(","):
-        for start in given.starts.split(","):
+        for start in given.starts.split(";"):
             curves.setdefault(start, {})[seed] = curve(given.weights, start, int(seed), RUN)
             given.out.write_text(json.dumps(curves))
             print(start, seed, [round(value, 3) for value in curves[start][seed]], flush=True)

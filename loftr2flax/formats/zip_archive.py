@@ -9,6 +9,7 @@ from types import MappingProxyType, TracebackType
 from typing import Self
 
 import numpy as np
+from zlib_ng.zlib_ng import crc32
 
 from loftr2flax.checkpoint import Location
 from loftr2flax.errors import CorruptFile, LimitExceeded
@@ -89,7 +90,7 @@ class ZipArchive:
             for at in range(0, entry.size, _CHUNK):
                 chunk = out[at : at + _CHUNK].data
                 self._source.read_into(chunk, entry.offset + at, f"record {name!r}")
-                crc = zlib.crc32(chunk, crc)
+                crc = crc32(chunk, crc)
             self._check_crc(entry, crc)
         else:
             self.verify(name)
@@ -112,10 +113,10 @@ class ZipArchive:
         on_the_way = start + nbytes == entry.size and entry.name not in self._checked
         if not on_the_way:  # what follows would be missed
             self.verify(entry.name)
-        crc = zlib.crc32(self._source.read(start, entry.offset, what)) if on_the_way else 0
+        crc = crc32(self._source.read(start, entry.offset, what)) if on_the_way else 0
         for piece in self._source.pieces([(entry.offset + start, nbytes)], size, what):
             if on_the_way:
-                crc = zlib.crc32(piece.data, crc)
+                crc = crc32(piece.data, crc)
             yield piece
         if on_the_way:
             self._check_crc(entry, crc)
@@ -140,7 +141,7 @@ class ZipArchive:
             return
         crc = 0
         for chunk in self._inflate(entry) if entry.method != STORED else self._chunks(entry):
-            crc = zlib.crc32(chunk, crc)
+            crc = crc32(chunk, crc)
         self._check_crc(entry, crc)
 
     def close(self) -> None:
@@ -204,7 +205,7 @@ class ZipArchive:
         """Inflate the record from its beginning, keep the range asked for, and check all of it on the way."""
         crc, at = 0, 0
         for chunk in self._inflate(entry):
-            crc = zlib.crc32(chunk, crc)
+            crc = crc32(chunk, crc)
             low, high = max(at, start), min(at + len(chunk), start + out.size)
             if low < high:
                 out[low - start : high - start] = np.frombuffer(chunk, np.uint8)[low - at : high - at]

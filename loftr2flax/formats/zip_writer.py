@@ -7,8 +7,9 @@ local header, with torch's own id for it. Zip64 fields are there only where a nu
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Iterable
+
+from zlib_ng.zlib_ng import crc32
 
 from loftr2flax.formats.atomic import NewFile
 
@@ -32,7 +33,7 @@ _FULL16, _FULL32 = 0xFFFF, 0xFFFFFFFF
 def _crc(parts: Iterable[bytes | memoryview]) -> int:
     crc = 0
     for part in parts:
-        crc = zlib.crc32(part, crc)
+        crc = crc32(part, crc)
     return crc
 
 
@@ -64,7 +65,7 @@ class ZipWriter:
         for part in parts:
             for start in range(0, len(part), _CHUNK):
                 chunk = part[start : start + _CHUNK]
-                crc = zlib.crc32(chunk, crc) if late else crc
+                crc = crc32(chunk, crc) if late else crc
                 self._file.write(chunk)
         if late:
             self._file.rewrite(offset + _CRC_AT, struct.pack("<I", crc))

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from loftr2flax.checkpoint import Checkpoint
 from loftr2flax.convert import Order, prepared
 from loftr2flax.convert.stream import stream
 from loftr2flax.errors import InputError, MappingMismatch
@@ -21,7 +20,10 @@ from loftr2flax.flaxtree import merge_params, nested
 from loftr2flax.formats import open_checkpoint
 from loftr2flax.training.config import DenseConfig, MatchConfig, TrainConfig
 
-COARSE = "loftr_coarse"
+COARSE, BACKBONE = "loftr_coarse", "backbone"
+
+_ALONE = {"transformer": COARSE, "backbone": BACKBONE}
+"""The one part that each value of `loftr_parts` but ``all`` takes."""
 
 _SETTINGS = {
     "heads": "num_heads", "attention": "attention_type", "layer_norm_eps": "layer_norm_eps",
@@ -74,22 +76,25 @@ def load_start(variables: Mapping[str, Any], config: DenseConfig) -> Loaded:
       MappingMismatch: a leaf is missing or of another shape.
       Loftr2FlaxError: the file is refused.
     """
-    path = config.loftr_pretrained_ckpt
+    path, alone = config.loftr_pretrained_ckpt, _ALONE.get(config.loftr_parts)
     if not path:
         return from_scratch(variables)
-    if not config.use_loftr:
+    if not config.use_loftr and alone != BACKBONE:
         raise WrongNetwork(
             f"{path}: use_loftr=false: no LoFTR weights fit the generic SiameseTransformer",
-            "`--use-loftr true`, or leave out --loftr-pretrained-ckpt",
+            "`--use-loftr true`, or `--loftr-parts backbone`, or leave out --loftr-pretrained-ckpt",
         )
-    weights = _read(Path(path), config)
-    _check(weights, config)
+    weights = _read(Path(path), config, alone)
+    if alone != BACKBONE:
+        _check(weights, config)
+    elif BACKBONE not in weights.params:
+        raise WrongNetwork(f"{path}: holds no backbone, and loftr_parts=backbone", "`--loftr-parts transformer`")
     params, stats = dict(variables["params"]), dict(variables.get("batch_stats", {}))
-    wanted = [COARSE] if config.loftr_parts == "transformer" else list(params)
     rows = []
     for part, tree in params.items():
-        if part not in wanted:
-            rows += _left({"params": {part: tree}}, "loftr_parts=transformer takes the transformer alone")
+        if alone not in (part, None):
+            word = config.loftr_parts
+            rows += _left({"params": {part: tree}}, f"loftr_parts={word} takes the {word} alone")
         elif part not in weights.params:
             rows += _left({"params": {part: tree}}, "the file does not hold it")
         else:
@@ -105,7 +110,8 @@ def load_start(variables: Mapping[str, Any], config: DenseConfig) -> Loaded:
         for part, tree in weights.params.items()
         if part not in params
     ]
-    return Loaded({"params": params, "batch_stats": stats}, tuple(rows), tuple(_notes(weights, config)))
+    notes = () if alone == BACKBONE else tuple(_notes(weights, config))
+    return Loaded({"params": params, "batch_stats": stats}, tuple(rows), notes)
 
 
 def load_trained(variables: Mapping[str, Any], config: MatchConfig) -> Loaded:
@@ -116,7 +122,7 @@ def load_trained(variables: Mapping[str, Any], config: MatchConfig) -> Loaded:
     path = config.dense_weights
     if not path:
         return from_scratch(variables)
-    weights = _read(Path(path), config)
+    weights = _read(Path(path), config, None)
     if config.use_loftr:
         _check(weights, config)
     params, stats = dict(variables["params"]), dict(variables["batch_stats"])
@@ -133,24 +139,28 @@ def load_trained(variables: Mapping[str, Any], config: MatchConfig) -> Loaded:
     return Loaded({"params": params, "batch_stats": stats}, tuple(rows), tuple(_notes(weights, config)))
 
 
-def _read(path: Path, config: TrainConfig) -> _Weights:
+def _read(path: Path, config: TrainConfig, alone: str | None) -> _Weights:
     with open_checkpoint(path) as checkpoint:
         torch = checkpoint.separator == "."
         if not torch:
             leaves = {name: checkpoint.read(name) for name in checkpoint.infos}
             facts = dict((checkpoint.contents.provenance or {}).get("facts") or {})
             return _parts(str(path), leaves, facts)
-        mapping = _mapping_for(checkpoint, config)
+        whole = any("backbone." in name for name in checkpoint.infos)
+    if config.sublayers == "shared":
+        return _converted(path, "loftr" if whole else "loftr_coarse")
+    transformer = _converted(path, "ifvit_jax")
+    if not whole or alone == COARSE:
+        return transformer
+    weights = _converted(path, "loftr")
+    return weights._replace(params={**weights.params, **transformer.params})
+
+
+def _converted(path: Path, mapping: str) -> _Weights:
+    """A torch file's leaves by a mapping, in memory."""
     with prepared(path, None, Order(mapping)) as job:
         leaves = {move.leaf: array.copy() for move, array in stream(job.plan.moves, job.source)}
     return _parts(str(path), leaves, {})
-
-
-def _mapping_for(checkpoint: Checkpoint, config: TrainConfig) -> str:
-    """The mapping that makes what the config asks for of a torch file."""
-    if config.sublayers == "separate":
-        return "ifvit_jax"
-    return "loftr" if any("backbone." in name for name in checkpoint.infos) else "loftr_coarse"
 
 
 def _parts(path: str, leaves: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> _Weights:
@@ -198,7 +208,7 @@ def _merged(path: str, template: Any, tree: Any, part: str, layers: int | None) 
         return merge_params(template, tree, at="", layers=layers)
     except MappingMismatch as error:
         hint = (
-            "the widths of the backbone must agree: `--backbone-dims`, `--stride`" if part == "backbone" else error.hint
+            "the widths of the backbone must agree: `--backbone-dims`, `--stride`" if part == BACKBONE else error.hint
         )
         raise MappingMismatch(f"{path}: {part}: {error.message}", hint) from None
 

@@ -81,6 +81,35 @@ def test_all_of_it(start, folder):
     assert set(states(loaded).values()) == {"loaded"}
 
 
+@pytest.mark.parametrize("name", ["a.ckpt", "whole.npz"])
+def test_the_backbone_alone(start, folder, name):
+    loaded = start(name, loftr_parts="backbone")
+    reference = load_params(folder / "whole.npz")
+    for kind in ("params", "batch_stats"):
+        got = loaded.variables[kind]["backbone"]
+        assert jax.tree.structure(got) == jax.tree.structure(reference[kind]["backbone"])
+        assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), got, reference[kind]["backbone"]))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(loaded.variables["params"]["loftr_coarse"]))
+    assert states(loaded)["loftr_coarse"] == "left at its start"
+    assert loaded.notes == ()
+
+
+def test_the_backbone_fits_any_transformer(start):
+    for changes in ({"use_loftr": False}, {"num_heads": 4, "transformer_layers": 2}, {"sublayers": "separate"}):
+        assert states(start("whole.npz", loftr_parts="backbone", **changes))["backbone"] == "loaded"
+
+
+def test_a_file_without_a_backbone(start):
+    with pytest.raises(WrongNetwork, match="holds no backbone, and loftr_parts=backbone") as caught:
+        start("coarse.msgpack", loftr_parts="backbone")
+    assert caught.value.hint == "`--loftr-parts transformer`"
+
+
+def test_a_backbone_beside_separate_sublayers(start):
+    loaded = start("a.ckpt", loftr_parts="all", sublayers="separate")
+    assert (states(loaded)["backbone"], states(loaded)["loftr_coarse"]) == ("loaded", "loaded")
+
+
 def test_separate_sublayers_take_the_layer_twice(start):
     for name in ("a.ckpt", "ifvit.npz"):
         tree = start(name, sublayers="separate").variables["params"]["loftr_coarse"]
