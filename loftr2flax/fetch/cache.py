@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -82,7 +83,10 @@ def seen(place: Entry) -> Seen | None:
     """
     import json
 
+    hint = "remove it, and the next fetch trusts what comes"
     try:
+        if not stat.S_ISREG(place.record.stat().st_mode):
+            raise CorruptFile(f"{place.record}: not a file, so no record of a download", hint)
         text = place.record.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -94,7 +98,6 @@ def seen(place: Entry) -> Seen | None:
         if not (whole and all(isinstance(text, str) for text in texts) and re.fullmatch("[0-9a-f]{64}", found.sha256)):
             raise ValueError
     except (ValueError, KeyError, TypeError, RecursionError):
-        hint = "remove it, and the next fetch trusts what comes"
         raise CorruptFile(f"{place.record}: not a record of a download", hint) from None
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shlex
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
@@ -221,6 +222,13 @@ class TestTrust:
         (cache / BOTH[1]).write_text(text)
         done = fetch()
         assert (done.code, done.error) == (3, f"{cache / BOTH[1]}: not a record of a download")
+
+    @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
+    def test_a_record_that_is_no_file(self, fetch: Run, cache: Path, make: Callable[[Path], None]) -> None:
+        cache.mkdir()
+        make(cache / BOTH[1])
+        done = fetch()
+        assert (done.code, done.error) == (3, f"{cache / BOTH[1]}: not a file, so no record of a download")
 
 
 class TestConnections:
