@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,15 +48,16 @@ def _verb(name: str, kind: type[TrainConfig], about: str) -> Callable[..., None]
         resume: Resume = False,
         show_config: ShowConfig = False,
         distributed: Processes = None,
+        *,
+        limits: options.Limits,
         json: options.Json = False,
         quiet: options.Quiet = False,
-        *,
         changes: dict[str, Any],
     ) -> None:
-        _train(name, kind.from_sources(config, changes), resume, show_config, distributed, json)
+        _train(name, kind.from_sources(config, changes), resume, show_config, distributed, limits, json)
 
     train.__doc__ = about
-    return gathered(train, "changes", {one.name: _option(one) for one in fields(kind)}, _given)
+    return options.limited(gathered(train, "changes", {one.name: _option(one) for one in fields(kind)}, _given))
 
 
 def _given(**changes: str | None) -> dict[str, str]:
@@ -71,7 +73,15 @@ def _option(one: Any) -> Any:
     return Annotated[str | None, typer.Option(*flags, *aliases, metavar="VALUE", help=text, show_default=False)]
 
 
-def _train(verb: str, config: TrainConfig, resume: bool, show: bool, distributed: str | None, json: bool) -> None:
+def _train(
+    verb: str,
+    config: TrainConfig,
+    resume: bool,
+    show: bool,
+    distributed: str | None,
+    limits: options.Limits,
+    json: bool,
+) -> None:
     if show:
         _show(verb, config, json)
         return
@@ -81,7 +91,7 @@ def _train(verb: str, config: TrainConfig, resume: bool, show: bool, distributed
         _join(distributed)
         from loftr2flax.training import loop
     del jax
-    task: Any = loop.dense_task if verb == "dense" else loop.match_task
+    task: Any = partial(loop.dense_task if verb == "dense" else loop.match_task, limits=limits)
     with step_bar() as bar:
         outcome = loop.train(config, task, resume=resume, watcher=_talker(verb, config, bar))
     if json:

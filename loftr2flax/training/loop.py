@@ -19,6 +19,7 @@ import jax
 
 from loftr2flax.errors import InputError
 from loftr2flax.formats.atomic import new_file
+from loftr2flax.limits import DEFAULT, Limits
 from loftr2flax.training import network, start
 from loftr2flax.training.checkpoints import Checkpoints
 from loftr2flax.training.config import DenseConfig, MatchConfig, TrainConfig
@@ -94,17 +95,17 @@ class Watcher:
         """An epoch is over."""
 
 
-def dense_task(config: DenseConfig, images: ImageSet) -> Task:
-    """Module 1."""
+def dense_task(config: DenseConfig, images: ImageSet, limits: Limits = DEFAULT) -> Task:
+    """Module 1; ``limits`` bound what the file that starts it may ask of this machine."""
     model = network.dense_model(config)
-    loaded = start.load_start(network.initial(model, config), config)
+    loaded = start.load_start(network.initial(model, config), config, limits)
     return Task(loaded, dense_objective(model, config), dense_evaluation(model, config))
 
 
-def match_task(config: MatchConfig, images: ImageSet) -> Task:
-    """Module 2."""
+def match_task(config: MatchConfig, images: ImageSet, limits: Limits = DEFAULT) -> Task:
+    """Module 2; ``limits`` as for `dense_task`."""
     model = network.matcher_model(config, len(set(images.identities)))
-    loaded = start.load_trained(network.initial(model, config), config)
+    loaded = start.load_trained(network.initial(model, config), config, limits)
     return Task(loaded, matcher_objective(model, config), match_evaluation(model, config))
 
 

@@ -18,6 +18,7 @@ from loftr2flax.convert.stream import stream
 from loftr2flax.errors import InputError, MappingMismatch
 from loftr2flax.flaxtree import merge_params, nested
 from loftr2flax.formats import open_checkpoint
+from loftr2flax.limits import DEFAULT, Limits
 from loftr2flax.training.config import DenseConfig, MatchConfig, TrainConfig
 
 COARSE, BACKBONE = "loftr_coarse", "backbone"
@@ -68,8 +69,8 @@ def from_scratch(variables: Mapping[str, Any]) -> Loaded:
     return Loaded(dict(variables), tuple(_left(variables, "no weights were given")))
 
 
-def load_start(variables: Mapping[str, Any], config: DenseConfig) -> Loaded:
-    """Module 1's variables, with what `loftr_pretrained_ckpt` holds for it.
+def load_start(variables: Mapping[str, Any], config: DenseConfig, limits: Limits = DEFAULT) -> Loaded:
+    """Module 1's variables, with what `loftr_pretrained_ckpt` holds for it; ``limits`` bound what it may ask.
 
     Raises:
       WrongNetwork: the weights are of another depth, width, number of heads, attention or sharing.
@@ -84,7 +85,7 @@ def load_start(variables: Mapping[str, Any], config: DenseConfig) -> Loaded:
             f"{path}: use_loftr=false: no LoFTR weights fit the generic SiameseTransformer",
             "`--use-loftr true`, or `--loftr-parts backbone`, or leave out --loftr-pretrained-ckpt",
         )
-    weights = _read(Path(path), config, alone)
+    weights = _read(Path(path), config, alone, limits)
     if alone != BACKBONE:
         _check(weights, config)
     elif BACKBONE not in weights.params:
@@ -114,7 +115,7 @@ def load_start(variables: Mapping[str, Any], config: DenseConfig) -> Loaded:
     return Loaded({"params": params, "batch_stats": stats}, tuple(rows), notes)
 
 
-def load_trained(variables: Mapping[str, Any], config: MatchConfig) -> Loaded:
+def load_trained(variables: Mapping[str, Any], config: MatchConfig, limits: Limits = DEFAULT) -> Loaded:
     """Module 2's variables, both branches started from the weights that Module 1's training wrote.
 
     Raises: as `load_start`.
@@ -122,7 +123,7 @@ def load_trained(variables: Mapping[str, Any], config: MatchConfig) -> Loaded:
     path = config.dense_weights
     if not path:
         return from_scratch(variables)
-    weights = _read(Path(path), config, None)
+    weights = _read(Path(path), config, None, limits)
     if config.use_loftr:
         _check(weights, config)
     params, stats = dict(variables["params"]), dict(variables["batch_stats"])
@@ -139,8 +140,8 @@ def load_trained(variables: Mapping[str, Any], config: MatchConfig) -> Loaded:
     return Loaded({"params": params, "batch_stats": stats}, tuple(rows), tuple(_notes(weights, config)))
 
 
-def _read(path: Path, config: TrainConfig, alone: str | None) -> _Weights:
-    with open_checkpoint(path) as checkpoint:
+def _read(path: Path, config: TrainConfig, alone: str | None, limits: Limits) -> _Weights:
+    with open_checkpoint(path, None, limits) as checkpoint:
         torch = checkpoint.separator == "."
         if not torch:
             leaves = {name: checkpoint.read(name) for name in checkpoint.infos}
@@ -148,17 +149,17 @@ def _read(path: Path, config: TrainConfig, alone: str | None) -> _Weights:
             return _parts(str(path), leaves, facts)
         whole = any("backbone." in name for name in checkpoint.infos)
     if config.sublayers == "shared":
-        return _converted(path, "loftr" if whole else "loftr_coarse")
-    transformer = _converted(path, "ifvit_jax")
+        return _converted(path, "loftr" if whole else "loftr_coarse", limits)
+    transformer = _converted(path, "ifvit_jax", limits)
     if not whole or alone == COARSE:
         return transformer
-    weights = _converted(path, "loftr")
+    weights = _converted(path, "loftr", limits)
     return weights._replace(params={**weights.params, **transformer.params})
 
 
-def _converted(path: Path, mapping: str) -> _Weights:
+def _converted(path: Path, mapping: str, limits: Limits) -> _Weights:
     """A torch file's leaves by a mapping, in memory."""
-    with prepared(path, None, Order(mapping)) as job:
+    with prepared(path, None, Order(mapping, limits=limits)) as job:
         leaves = {move.leaf: array.copy() for move, array in stream(job.plan.moves, job.source)}
     return _parts(str(path), leaves, {})
 

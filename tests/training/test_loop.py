@@ -227,3 +227,14 @@ def test_the_program_and_its_document(call, tmp_path):
     empty.mkdir()
     none = call("train", "dense", "--dataset-root", "empty", "--checkpoint-dir", "other")
     assert (none.code, none.error) == (3, "empty: holds no image")
+
+
+def test_what_starts_a_run_keeps_to_the_limits(call):
+    tiny = Path(__file__).parents[1] / "fixtures/loftr_tiny.ckpt"
+    given = ("--loftr-pretrained-ckpt", tiny, "--checkpoint-dir", "run", *tiny_options())
+    done = call("train", "dense", *given, "--max-tensors", 10)
+    assert (done.code, done.error.partition(": more ")[2]) == (
+        3,
+        "than 10 tensors and what stands beside them: it has 177 records",
+    )
+    assert "--max-tensors 177" in done.hint
