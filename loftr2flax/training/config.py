@@ -126,7 +126,9 @@ class DenseConfig(TrainConfig):
     """Module 1: dense registration."""
 
     loftr_pretrained_ckpt: str = _setting("", "weights that start the run: one of our outputs, or a torch checkpoint")
-    loftr_parts: str = _setting("transformer", "what is taken from them", choices=("transformer", "backbone", "all"))
+    loftr_parts: str = _setting(
+        "all", "what is taken from them: transformer, backbone, or all", choices=("transformer", "backbone", "all")
+    )
     loftr_layers: int = _setting(0, "take only the first so many layers; 0 demands that all fit", least=0)
     fine: bool = _setting(False, "LoFTR's fine stage too, with its loss")
     fine_layers: int = _setting(2, "layers of the fine stage", least=1)

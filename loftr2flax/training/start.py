@@ -209,7 +209,9 @@ def _merged(path: str, template: Any, tree: Any, part: str, layers: int | None) 
         return merge_params(template, tree, at="", layers=layers)
     except MappingMismatch as error:
         hint = (
-            "the widths of the backbone must agree: `--backbone-dims`, `--stride`" if part == BACKBONE else error.hint
+            "`--backbone-dims` and `--stride` as it has them, or `--loftr-parts transformer`"
+            if part == BACKBONE
+            else error.hint
         )
         raise MappingMismatch(f"{path}: {part}: {error.message}", hint) from None
 

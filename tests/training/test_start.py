@@ -52,7 +52,7 @@ def states(loaded: Loaded) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", ["a.ckpt", "whole.npz", "coarse.msgpack"])
 def test_the_transformer_comes_from_any_of_our_files(start, folder, name):
-    loaded = start(name)
+    loaded = start(name, loftr_parts="transformer")
     reference = load_params(folder / "whole.npz")["params"]["loftr_coarse"]
     got = loaded.variables["params"]["loftr_coarse"]
     assert jax.tree.structure(got) == jax.tree.structure(reference)
@@ -62,7 +62,7 @@ def test_the_transformer_comes_from_any_of_our_files(start, folder, name):
 
 
 def test_the_table_says_what_was_not_taken_and_why(start):
-    rows = {row.part: row for row in start("whole.npz").rows}
+    rows = {row.part: row for row in start("whole.npz", loftr_parts="transformer").rows}
     assert rows["loftr_coarse"].leaves == 40
     assert (rows["backbone"].state, rows["backbone"].why[:29]) == ("left at its start", "loftr_parts=transformer takes")
     assert rows["loftr_fine"][3:] == ("not taken", "the network has no such part")
@@ -73,7 +73,7 @@ def test_the_table_says_what_was_not_taken_and_why(start):
 
 
 def test_all_of_it(start, folder):
-    loaded = start("a.ckpt", loftr_parts="all", fine=True)
+    loaded = start("a.ckpt", fine=True)
     reference = load_params(folder / "whole.npz")
     got = {name: loaded.variables[name] for name in reference}
     assert jax.tree.structure(got) == jax.tree.structure(reference)
@@ -100,13 +100,16 @@ def test_the_backbone_fits_any_transformer(start):
 
 
 def test_a_file_without_a_backbone(start):
+    rows = {row.part: row for row in start("coarse.msgpack").rows}
+    assert (rows["backbone"].state, rows["backbone"].why) == ("left at its start", "the file does not hold it")
+    assert rows["loftr_coarse"].state == "loaded"
     with pytest.raises(WrongNetwork, match="holds no backbone, and loftr_parts=backbone") as caught:
         start("coarse.msgpack", loftr_parts="backbone")
     assert caught.value.hint == "`--loftr-parts transformer`"
 
 
 def test_a_backbone_beside_separate_sublayers(start):
-    loaded = start("a.ckpt", loftr_parts="all", sublayers="separate")
+    loaded = start("a.ckpt", sublayers="separate")
     assert (states(loaded)["backbone"], states(loaded)["loftr_coarse"]) == ("loaded", "loaded")
 
 
@@ -150,8 +153,10 @@ def test_a_wrong_network_is_told_by_its_setting(start, name, changes, words, hin
 
 
 def test_a_backbone_of_other_widths(start):
-    with pytest.raises(MappingMismatch, match="backbone: the weights do not fit"):
-        start("whole.npz", loftr_parts="all", backbone_dims=(8, 12, 16))
+    with pytest.raises(MappingMismatch, match="backbone: the weights do not fit") as caught:
+        start("whole.npz", backbone_dims=(8, 12, 16))
+    assert "`--loftr-parts transformer`" in caught.value.hint
+    assert states(start("whole.npz", backbone_dims=(8, 12, 16), loftr_parts="transformer"))["loftr_coarse"] == "loaded"
 
 
 def test_a_file_without_a_loftr(start, folder):
@@ -163,7 +168,7 @@ def test_a_file_without_a_loftr(start, folder):
 def test_real_weights_start_a_run(student, tmp_path):
     config = tiny_config(
         tmp_path, stride=16, backbone_dims=(8, 16, 32, 32), hidden_dim=32, num_heads=1, transformer_layers=4,
-        image_size=(48, 64), loftr_parts="all", loftr_pretrained_ckpt=str(student),
+        image_size=(48, 64), loftr_pretrained_ckpt=str(student),
     )  # fmt: skip
     model = dense_model(config)
     image = np.zeros((1, 48, 64, 1), np.float32)
@@ -177,7 +182,7 @@ def test_the_way_back_runs_in_kornia(start, tmp_path):
     torch = pytest.importorskip("torch")
     from loftr2flax.models.loftr.reference import TorchLoFTR
 
-    loaded = start("a.ckpt", loftr_parts="all", fine=True)
+    loaded = start("a.ckpt", fine=True)
     config = tiny_config(tmp_path, transformer_layers=4, backbone_dims=DIMS, fine=True)
     trained = jax.tree.map(lambda leaf: jax.numpy.asarray(leaf * 1.01), loaded.variables)
     state = TrainState(jax.numpy.int32(1), trained["params"], trained["batch_stats"], ())
