@@ -28,6 +28,7 @@ _BESIDE = 100  # records beside the leaves: a pickle, a version, a byte order, a
 
 _LOCAL = struct.Struct("<4s5H3I2H")  # signature, version, flags, method, time, date, crc, csize, size, name, extra
 _CENTRAL = struct.Struct("<4s6H3I5H2I")
+_END_MARK = b"PK\x05\x06"
 _END = struct.Struct("<4s4H2IH")
 _END64 = struct.Struct("<4sQ2H2I4Q")
 _LOCATOR = struct.Struct("<4sIQI")
@@ -111,17 +112,22 @@ def _find_directory(source: SourceFile) -> _Directory:
     """The end record, with zip64's where there is one; the archive must fill the file from first byte to last."""
     tail_start = max(0, source.size - _MAX_COMMENT - _END.size)
     tail = source.read(source.size - tail_start, tail_start, "the end of the archive")
-    at = tail.rfind(b"PK\x05\x06")
+    at = tail.rfind(_END_MARK)
     while at >= 0:
         if at + _END.size <= len(tail) and at + _END.size + _END.unpack_from(tail, at)[7] == len(tail):
             break
-        at = tail.rfind(b"PK\x05\x06", 0, at)
+        at = tail.rfind(_END_MARK, 0, at)
     if at < 0:
         raise CorruptFile(
             f"{source.path}: the archive has no end record: truncated, or something was added after it", FETCH_AGAIN
         )
     _, disk, first_disk, on_disk, entries, size, offset, _ = _END.unpack_from(tail, at)
     comment = tail[at + _END.size :]
+    if _END_MARK in comment:
+        raise CorruptFile(
+            f"{source.path}: the archive's comment holds the mark of an end record, which readers take for one",
+            FETCH_AGAIN,
+        )
     end = tail_start + at
     wide = _find_zip64(source, end)
     if wide is not None:

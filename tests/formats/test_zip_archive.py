@@ -59,10 +59,21 @@ def test_folders_are_left_out_and_the_comment_is_kept(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.mkdir("t")
         archive.writestr("t/a", "x")
-        archive.comment = b"made by hand PK\x05\x06"
+        archive.comment = b"made by hand PK\x05"
     with ZipArchive(path) as ours:
         assert list(ours.entries) == ["t/a"]
-        assert ours.comment == b"made by hand PK\x05\x06"
+        assert ours.comment == b"made by hand PK\x05"
+
+
+@pytest.mark.parametrize("rest", [b"", b" and more", b"\0" * 30, b"\0" * 18])
+def test_an_end_record_in_the_comment(tmp_path: Path, rest: bytes) -> None:
+    """The last case is an empty archive, and whole, to those who look for the end from the end."""
+    path = tmp_path / "c.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("t/a", "x")
+        archive.comment = b"made by hand PK\x05\x06" + rest
+    with pytest.raises(CorruptFile, match=r"comment holds the mark of an end record|bytes were added"):
+        ZipArchive(path)
 
 
 def test_zip64_and_descriptors(tmp_path: Path) -> None:
