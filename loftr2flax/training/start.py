@@ -103,7 +103,12 @@ def load_start(variables: Mapping[str, Any], config: DenseConfig, limits: Limits
             params[part] = _merged(path, tree, weights.params[part], part, layers)
             note = f"the first {config.loftr_layers} layers" if layers else ""
             rows.append(_row(part, params[part], "loaded", note))
-            if part in stats and part in weights.batch_stats:
+            if part in stats:
+                if part not in weights.batch_stats:
+                    raise WrongNetwork(
+                        f"{path}: holds the {part} and not its running statistics, without which it is another",
+                        "convert the torch file again, or `--loftr-parts transformer`",
+                    )
                 stats[part] = _merged(path, stats[part], weights.batch_stats[part], part, None)
                 rows.append(_row(f"{part} (running statistics)", stats[part], "loaded", ""))
     rows += [

@@ -108,6 +108,15 @@ def test_a_file_without_a_backbone(start):
     assert caught.value.hint == "`--loftr-parts transformer`"
 
 
+def test_a_backbone_without_its_statistics(start, folder):
+    leaves = {name: value for name, value in np.load(folder / "whole.npz").items() if "batch_stats" not in name}
+    np.savez(folder / "bare.npz", **leaves)
+    with pytest.raises(WrongNetwork, match="not its running statistics") as caught:
+        start("bare.npz")
+    assert "`--loftr-parts transformer`" in caught.value.hint
+    assert states(start("bare.npz", loftr_parts="transformer"))["loftr_coarse"] == "loaded"
+
+
 def test_a_backbone_beside_separate_sublayers(start):
     loaded = start("a.ckpt", sublayers="separate")
     assert (states(loaded)["backbone"], states(loaded)["loftr_coarse"]) == ("loaded", "loaded")
