@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -53,6 +53,15 @@ class Container(NamedTuple):
 
     path: str
     tensors: int
+
+
+def told_choice(taken: str, containers: Sequence[Container]) -> str:
+    """Which of several containers was taken, for people; "" where there was nothing to choose."""
+    others = [one for one in containers if one.path != taken]
+    if not others:
+        return ""
+    listed = ", ".join(f"{one.path or 'the file itself'} ({one.tensors})" for one in others)
+    return f"took {taken or 'the file itself'}; also there: {listed} (--state-dict)"
 
 
 class Unread(NamedTuple):

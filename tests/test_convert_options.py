@@ -546,9 +546,14 @@ class TestShards:
         assert back.keys() == state.keys()
         assert all(torch.equal(back[key], tensor) for key, tensor in state.items())
 
-    @pytest.mark.parametrize("size", ["0", "-1MB", "MB", "3 apples", "1e6", "5ib"])
+    @pytest.mark.parametrize("size", ["0", "-1MB", "MB", "3 apples", "1e6", "5ib", "٣MB", f"{10**18}"])
     def test_what_is_no_size(self, call: Run, sample: Path, tmp_path: Path, size: str) -> None:
         done = call("convert", sample, "-o", "out.safetensors", f"--max-shard-size={size}")
         assert done.code == 2
         assert done.error == f"--max-shard-size {size}: not a size"
         assert folder_of(tmp_path) == ["sample.ckpt"]
+
+    def test_a_number_of_too_many_digits(self, call: Run, sample: Path) -> None:
+        """Python itself refuses to read a number of more than 4,300 digits."""
+        assert call("convert", sample, "-o", "out.npz", f"--max-bytes={'9' * 5000}").code == 2
+        assert call("convert", sample, "-m", "ifvit_jax", "-o", "out.npz", f"--choose=j={'9' * 5000}").code in (2, 5)

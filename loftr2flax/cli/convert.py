@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from loftr2flax.checkpoint import told_choice
 from loftr2flax.cli import options
 from loftr2flax.cli.output import emit, emit_json, leaves, name_of, plural, progress_bar, say, size_text, table
 from loftr2flax.errors import UsageError
@@ -138,10 +139,8 @@ def _introduce(result: Conversion) -> None:
     """What was chosen, found or left out: all that a user did not say himself."""
     plan = result.plan
     forward = plan.direction == "forward"
-    if forward and len(result.containers) > 1:
-        others = [c for c in result.containers if c.path != result.container]
-        listed = ", ".join(f"{c.path or 'the file itself'} ({c.tensors})" for c in others)
-        say(f"took {result.container or 'the file itself'}; also there: {listed} (--state-dict)")
+    if forward and (choice := told_choice(result.container, result.containers)):
+        say(choice)
     if result.found:
         root = f"{plan.root}." if plan.root else "nothing"
         say(f"mapping {plan.mapping.name} fits" + (f", {root} before its names" if forward else ""))

@@ -123,7 +123,7 @@ def parse_choices(texts: list[str]) -> dict[str, IndexValue]:
       UsageError: an entry is not ``index=value``.
     """
     pairs = [_pair("--choose", text, "j=0") for text in texts]
-    return {name: int(value) if value.isdecimal() else value for name, value in pairs}
+    return {name: value if (number := _whole(value)) is None else number for name, value in pairs}
 
 
 _UNITS: dict[str, int] = {"": 1, "B": 1} | {
@@ -141,9 +141,15 @@ def parse_size(option: str, text: str) -> int:
     """
     digits = text.rstrip("".join(_UNITS) + " ")
     unit = _UNITS.get(text[len(digits) :].strip())
-    if not digits.isdecimal() or unit is None or int(digits) == 0:
+    number = _whole(digits)
+    if not number or unit is None:
         raise UsageError(f"{option} {text}: not a size", f"a whole number and a unit, such as `{option} 2GB` or 500MiB")
-    return int(digits) * unit
+    return number * unit
+
+
+def _whole(digits: str) -> int | None:
+    """The number that ASCII digits spell, or None; one of more than 18 is no count of anything."""
+    return int(digits) if digits.isascii() and digits.isdecimal() and len(digits) <= 18 else None
 
 
 def _pair(option: str, text: str, example: str) -> tuple[str, str]:

@@ -139,7 +139,7 @@ def _talker(verb: str, config: TrainConfig, bar: Callable[[int, int, str], None]
     from loftr2flax.training.loop import Watcher
 
     class Talker(Watcher):
-        def began(self, images: ImageSet, loaded: Loaded, devices: int, processes: int) -> None:
+        def began(self, images: ImageSet, loaded: Loaded | None, devices: int, processes: int) -> None:
             _tell_start(config, images, loaded)
             say(f"{plural(devices, 'device')}, {plural(processes, 'process', 'processes')}")
 
@@ -153,7 +153,7 @@ def _talker(verb: str, config: TrainConfig, bar: Callable[[int, int, str], None]
     return Talker()
 
 
-def _tell_start(config: TrainConfig, images: ImageSet, loaded: Loaded) -> None:
+def _tell_start(config: TrainConfig, images: ImageSet, loaded: Loaded | None) -> None:
     for name, value, _ in config.rows():
         say(f"  {name:<22} {value}")
     say(images.about)
@@ -161,12 +161,16 @@ def _tell_start(config: TrainConfig, images: ImageSet, loaded: Loaded) -> None:
         say(f"note: {plural(len(images.skipped), 'file')} skipped, which cannot be read:")
         for line in images.skipped:
             say(f"  {name_of(line)}")
-    width = max(len(row.part) for row in loaded.rows)
-    for row in loaded.rows:
+    if loaded is None:
+        say("resumed: the weights are those of the last checkpoint")
+        return
+    names = [name_of(row.part) for row in loaded.rows]
+    width = max(map(len, names))
+    for name, row in zip(names, loaded.rows, strict=True):
         why = f": {row.why}" if row.why else ""
-        say(f"  {row.part:<{width}}  {row.leaves:>4} leaves {row.numbers:>11,} numbers  {row.state}{why}")
+        say(f"  {name:<{width}}  {row.leaves:>4} leaves {row.numbers:>11,} numbers  {row.state}{why}")
     for note in loaded.notes:
-        say(f"note: {note}")
+        say(f"note: {name_of(note)}")
 
 
 def _conclude(outcome: Outcome) -> None:

@@ -82,6 +82,21 @@ def made_with(source: Checkpoint) -> str:
     return str(mapping.get("name", "")) if isinstance(mapping, Mapping) else ""
 
 
+def stated_facts(source: Checkpoint) -> dict[str, Any]:
+    """What a file's record states of its network; empty where it carries none.
+
+    Raises:
+      CorruptFile: what stands there is no table of names and values.
+    """
+    facts = (source.contents.provenance or {}).get("facts")
+    if facts is None:
+        return {}
+    if not isinstance(facts, Mapping):
+        message = f"{source.path}: its record of provenance is damaged: its facts are no names with values"
+        raise CorruptFile(message, "convert the torch file again")
+    return dict(facts)
+
+
 @dataclass(frozen=True)
 class Memory:
     """What the way back knows from an output's record; all empty for a tree that carries none.

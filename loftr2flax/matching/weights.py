@@ -15,6 +15,7 @@ import numpy as np
 
 from loftr2flax.checkpoint import Checkpoint
 from loftr2flax.convert import Order, prepared
+from loftr2flax.convert.provenance import stated_facts
 from loftr2flax.convert.stream import stream
 from loftr2flax.errors import CorruptFile, InputError, MappingMismatch, UsageError
 from loftr2flax.extras import needed
@@ -125,7 +126,7 @@ def _fitted(
 def _stated(checkpoint: Checkpoint) -> dict[str, Any]:
     """The facts in an output's record; those that are no field of a config (`model`) are for other readers."""
     kinds = get_type_hints(LoFTRConfig)
-    record = (checkpoint.contents.provenance or {}).get("facts") or {}
+    record = stated_facts(checkpoint)
     facts = {name: tuple(v) if isinstance(v, list) else v for name, v in record.items() if name in kinds}
     for name, value in facts.items():
         if not _is(name, value, kinds[name]):

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import yaml
 
@@ -24,6 +24,8 @@ def _setting(
 @dataclass(frozen=True)
 class TrainConfig:
     """What both modules have in common. A value that a run cannot have is a `UsageError` that names its field."""
+
+    command: ClassVar[str] = "loftr2flax train"
 
     dataset_root: str = _setting("", "folder of images; empty for synthetic prints")
     synthetic: str = _setting("prints", "what is made where there is no folder", choices=("prints", "scenes", "both"))
@@ -59,8 +61,11 @@ class TrainConfig:
     attention_type: str = _setting("linear", "of LoFTR's transformer", choices=("linear", "full"))
     sublayers: str = _setting("shared", "one layer for both images, or one for each", choices=("shared", "separate"))
     layer_norm_eps: float = _setting(1e-5, "epsilon of every LayerNorm", least=1e-12, most=1e-2)
+    batch_norm_eps: float = _setting(1e-5, "epsilon of every BatchNorm", least=1e-12, most=1e-2)
     temp_bug_fix: bool = _setting(False, "position encoding of the paper instead of the published code's")
     temperature: float = _setting(0.1, "of the dual softmax", least=1e-3, most=10)
+    state_dict: str = _setting("", "which dict of a torch file starts the run, e.g. model_ema; empty to choose")
+    prefix: str = _setting("", "where a LoFTR's names begin in that dict; empty to find it")
     eval_pairs: int = _setting(32, "held-out pairs of the evaluation", least=1)
     eval_pixels: float = _setting(8.0, "a correspondence within so many pixels is correct", least=0.1)
     checkpoint_dir: str = _setting("checkpoints", "where checkpoints, metrics and weights go")
@@ -107,7 +112,7 @@ class TrainConfig:
         for name in values:
             if name not in known:
                 near = difflib.get_close_matches(str(name), known, 1)
-                hint = f"did you mean {near[0]}?" if near else "`loftr2flax train dense --show-config` lists all keys"
+                hint = f"did you mean {near[0]}?" if near else f"`{cls.command} --show-config` lists all keys"
                 raise UsageError(f"{f'{path}: ' if path else ''}{name}: no such key of the config", hint)
         return cls(**values)
 
@@ -125,6 +130,8 @@ class TrainConfig:
 class DenseConfig(TrainConfig):
     """Module 1: dense registration."""
 
+    command: ClassVar[str] = "loftr2flax train dense"
+
     loftr_pretrained_ckpt: str = _setting("", "weights that start the run: one of our outputs, or a torch checkpoint")
     loftr_parts: str = _setting(
         "all", "what is taken from them: transformer, backbone, or all", choices=("transformer", "backbone", "all")
@@ -137,6 +144,8 @@ class DenseConfig(TrainConfig):
 @dataclass(frozen=True)
 class MatchConfig(TrainConfig):
     """Module 2: fixed-length embeddings, from a trained Module 1."""
+
+    command: ClassVar[str] = "loftr2flax train match"
 
     dense_weights: str = _setting("", "weights that Module 1's training wrote; empty for a random start")
     embedding_dim: int = _setting(128, "length of each branch's embedding", least=2)

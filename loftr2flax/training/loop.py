@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -50,9 +51,16 @@ class LossNotFinite(InputError):
 
 
 class Task(NamedTuple):
-    """What a module brings to the loop."""
+    """What a module brings to the loop.
 
-    loaded: start.Loaded
+    Attributes:
+      variables: the network's variables at their random start.
+      begin: puts the weights that the config names into them; a resumed run does without.
+      objective, evaluate: the loss of a batch, and the figures of an epoch.
+    """
+
+    variables: dict[str, Any]
+    begin: Callable[[], start.Loaded]
     objective: Loss
     evaluate: Evaluation
 
@@ -85,8 +93,8 @@ class Outcome:
 class Watcher:
     """What a run tells while it goes; a caller overrides what it wants to hear."""
 
-    def began(self, images: ImageSet, loaded: start.Loaded, devices: int, processes: int) -> None:
-        """The data and the start are known."""
+    def began(self, images: ImageSet, loaded: start.Loaded | None, devices: int, processes: int) -> None:
+        """The data and the start are known; None for a run that is resumed."""
 
     def stepped(self, step: int, steps: int, loss: float) -> None:
         """A row of metrics was written."""
@@ -98,15 +106,17 @@ class Watcher:
 def dense_task(config: DenseConfig, images: ImageSet, limits: Limits = DEFAULT) -> Task:
     """Module 1; ``limits`` bound what the file that starts it may ask of this machine."""
     model = network.dense_model(config)
-    loaded = start.load_start(network.initial(model, config), config, limits)
-    return Task(loaded, dense_objective(model, config), dense_evaluation(model, config))
+    variables = network.initial(model, config)
+    begin = partial(start.load_start, variables, config, limits)
+    return Task(variables, begin, dense_objective(model, config), dense_evaluation(model, config))
 
 
 def match_task(config: MatchConfig, images: ImageSet, limits: Limits = DEFAULT) -> Task:
     """Module 2; ``limits`` as for `dense_task`."""
     model = network.matcher_model(config, len(set(images.identities)))
-    loaded = start.load_trained(network.initial(model, config), config, limits)
-    return Task(loaded, matcher_objective(model, config), match_evaluation(model, config))
+    variables = network.initial(model, config)
+    begin = partial(start.load_trained, variables, config, limits)
+    return Task(variables, begin, matcher_objective(model, config), match_evaluation(model, config))
 
 
 def train(
@@ -139,9 +149,11 @@ def train(
         if not resume:
             checkpoints.demand_empty()
         task = make_task(config, images)
-        watcher.began(images, task.loaded, jax.device_count(), processes)
-        optimiser = make_optimiser(config, task.loaded.variables["params"])
-        state = placement.state(new_state(task.loaded.variables, optimiser))
+        loaded = None if resume else task.begin()
+        watcher.began(images, loaded, jax.device_count(), processes)
+        variables = loaded.variables if loaded else task.variables
+        optimiser = make_optimiser(config, variables["params"])
+        state = placement.state(new_state(variables, optimiser))
         step = make_step(task.objective, optimiser, config)
         rate = schedule(config)
         resumed = 0

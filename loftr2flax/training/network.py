@@ -40,6 +40,7 @@ def loftr_config(config: TrainConfig) -> LoFTRConfig:
             heads=config.num_heads,
             attention="linear" if config.attention_type == "linear" else "full",
             layer_norm_eps=config.layer_norm_eps,
+            batch_norm_eps=config.batch_norm_eps,
             temp_bug_fix=config.temp_bug_fix,
             temperature=config.temperature,
             separate_sublayers=config.sublayers == "separate",

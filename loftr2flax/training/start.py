@@ -1,36 +1,27 @@
-"""The start of a run: weights of a LoFTR put into the network, and a word on every part that was or was not.
-
-A file is one of `convert`'s outputs (mappings loftr, loftr_coarse, ifvit_jax), weights that a run wrote, or the torch
-checkpoint itself, which is converted in memory. What does not fit is told by the name of the setting that is wrong.
-"""
+"""The start of a run: weights put into the network, and a word on every part that was or was not."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from loftr2flax.convert import Order, prepared
-from loftr2flax.convert.stream import stream
 from loftr2flax.errors import InputError, MappingMismatch
-from loftr2flax.flaxtree import merge_params, nested
-from loftr2flax.formats import open_checkpoint
+from loftr2flax.flaxtree import Tree, merge_params
+from loftr2flax.folding import fold_line
 from loftr2flax.limits import DEFAULT, Limits
-from loftr2flax.training.config import DenseConfig, MatchConfig, TrainConfig
-
-COARSE, BACKBONE = "loftr_coarse", "backbone"
+from loftr2flax.training.config import DenseConfig, MatchConfig
+from loftr2flax.training.fit import WrongNetwork, check_fit, taken_for_granted
+from loftr2flax.training.incoming import BACKBONE, COARSE, Incoming, first_layers, read_incoming
 
 _ALONE = {"transformer": COARSE, "backbone": BACKBONE}
 """The one part that each value of `loftr_parts` but ``all`` takes."""
 
-_SETTINGS = {
-    "heads": "num_heads", "attention": "attention_type", "layer_norm_eps": "layer_norm_eps",
-    "temp_bug_fix": "temp_bug_fix", "temperature": "temperature",
-}  # fmt: skip
-"""Facts that weights do not show, and the settings that must agree with them."""
+_CALLED = {COARSE: "coarse transformer", BACKBONE: "backbone"}
+
+_BRANCHES = ("whole", "roi")
 
 
 class Row(NamedTuple):
@@ -51,73 +42,46 @@ class Loaded(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-class _Weights(NamedTuple):
-    """A file's leaves by part: params and batch_stats, each ``{part: tree}``; and what it states of the network."""
-
-    path: str
-    params: dict[str, Any]
-    batch_stats: dict[str, Any]
-    facts: Mapping[str, Any]
-
-
-class WrongNetwork(MappingMismatch):
-    """The weights belong to another network than the config describes; the message names the setting."""
-
-
 def from_scratch(variables: Mapping[str, Any]) -> Loaded:
     """Everything at its random start."""
-    return Loaded(dict(variables), tuple(_left(variables, "no weights were given")))
+    return Loaded(dict(variables), tuple(_left(variables["params"], "no weights were given")))
 
 
 def load_start(variables: Mapping[str, Any], config: DenseConfig, limits: Limits = DEFAULT) -> Loaded:
     """Module 1's variables, with what `loftr_pretrained_ckpt` holds for it; ``limits`` bound what it may ask.
 
     Raises:
-      WrongNetwork: the weights are of another depth, width, number of heads, attention or sharing.
+      WrongNetwork: the weights are of another depth, width, number of heads, attention, epsilon or sharing.
       MappingMismatch: a leaf is missing or of another shape.
       Loftr2FlaxError: the file is refused.
     """
-    path, alone = config.loftr_pretrained_ckpt, _ALONE.get(config.loftr_parts)
-    if not path:
+    named, alone = config.loftr_pretrained_ckpt, _ALONE.get(config.loftr_parts)
+    if not named:
         return from_scratch(variables)
     if not config.use_loftr and alone != BACKBONE:
         raise WrongNetwork(
-            f"{path}: use_loftr=false: no LoFTR weights fit the generic SiameseTransformer",
+            f"{named}: use_loftr=false: no LoFTR weights fit the generic SiameseTransformer",
             "`--use-loftr true`, or `--loftr-parts backbone`, or leave out --loftr-pretrained-ckpt",
         )
-    weights = _read(Path(path), config, alone, limits)
-    if alone != BACKBONE:
-        _check(weights, config)
-    elif BACKBONE not in weights.params:
-        raise WrongNetwork(f"{path}: holds no backbone, and loftr_parts=backbone", "`--loftr-parts transformer`")
-    params, stats = dict(variables["params"]), dict(variables.get("batch_stats", {}))
-    rows = []
-    for part, tree in params.items():
-        if alone not in (part, None):
-            word = config.loftr_parts
-            rows += _left({"params": {part: tree}}, f"loftr_parts={word} takes the {word} alone")
-        elif part not in weights.params:
-            rows += _left({"params": {part: tree}}, "the file does not hold it")
-        else:
-            layers = config.loftr_layers or None if part == COARSE else None
-            params[part] = _merged(path, tree, weights.params[part], part, layers)
-            note = f"the first {config.loftr_layers} layers" if layers else ""
-            rows.append(_row(part, params[part], "loaded", note))
-            if part in stats:
-                if part not in weights.batch_stats:
-                    raise WrongNetwork(
-                        f"{path}: holds the {part} and not its running statistics, without which it is another",
-                        "convert the torch file again, or `--loftr-parts transformer`",
-                    )
-                stats[part] = _merged(path, stats[part], weights.batch_stats[part], part, None)
-                rows.append(_row(f"{part} (running statistics)", stats[part], "loaded", ""))
-    rows += [
-        _row(part, tree, "not taken", "the network has no such part")
-        for part, tree in weights.params.items()
-        if part not in params
-    ]
-    notes = () if alone == BACKBONE else tuple(_notes(weights, config))
-    return Loaded({"params": params, "batch_stats": stats}, tuple(rows), notes)
+    incoming = read_incoming(named, config, alone, limits)
+    _demand(incoming, alone or COARSE, config)
+    params, stats = variables["params"], variables.get("batch_stats", {})
+    taken = [part for part in params if part in incoming.params and alone in (part, None)]
+    check_fit(incoming, config, taken)
+    if config.loftr_layers and COARSE in taken:
+        incoming.params[COARSE] = first_layers(incoming.params[COARSE], config.loftr_layers)
+    filled = _filled(params, stats, incoming, taken)
+    lacking = {part: tree for part, tree in params.items() if part not in taken}
+    why = dict.fromkeys(lacking, "the file does not hold it")
+    if alone:
+        why = dict.fromkeys(lacking, f"loftr_parts={config.loftr_parts} takes the {config.loftr_parts} alone")
+    rows = _loaded_rows(filled, "", f"the first {config.loftr_layers} layers" if config.loftr_layers else "")
+    rows += [row for part, tree in lacking.items() for row in _left({part: tree}, why[part])]
+    return Loaded(
+        {"params": {**params, **filled.params}, "batch_stats": {**stats, **filled.batch_stats}},
+        (*rows, *_not_taken(incoming, params, stats)),
+        (*incoming.notes, *taken_for_granted(incoming, config, taken)),
+    )
 
 
 def load_trained(variables: Mapping[str, Any], config: MatchConfig, limits: Limits = DEFAULT) -> Loaded:
@@ -125,114 +89,103 @@ def load_trained(variables: Mapping[str, Any], config: MatchConfig, limits: Limi
 
     Raises: as `load_start`.
     """
-    path = config.dense_weights
-    if not path:
+    if not config.dense_weights:
         return from_scratch(variables)
-    weights = _read(Path(path), config, None, limits)
-    if config.use_loftr:
-        _check(weights, config)
+    incoming = read_incoming(config.dense_weights, config, None, limits)
     params, stats = dict(variables["params"]), dict(variables["batch_stats"])
+    taken = list(params[_BRANCHES[0]])
+    for part in taken:
+        _demand(incoming, part, config)
+    check_fit(incoming, config, taken)
     rows = []
-    for branch in ("whole", "roi"):
-        params[branch] = _merged(path, params[branch], weights.params, branch, None)
-        stats[branch] = _merged(path, stats[branch], weights.batch_stats, branch, None)
-        rows += [
-            _row(branch, params[branch], "loaded", ""),
-            _row(f"{branch} (running statistics)", stats[branch], "loaded", ""),
-        ]
-    rest = {part: tree for part, tree in params.items() if part not in ("whole", "roi")}
-    rows += _left({"params": rest}, "new in Module 2")
-    return Loaded({"params": params, "batch_stats": stats}, tuple(rows), tuple(_notes(weights, config)))
+    for branch in _BRANCHES:
+        filled = _filled(params[branch], stats[branch], incoming, taken)
+        params[branch], stats[branch] = filled.params, filled.batch_stats
+        rows += _loaded_rows(filled, f"{branch}/", "")
+    rest = {part: tree for part, tree in params.items() if part not in _BRANCHES}
+    one = _BRANCHES[0]
+    return Loaded(
+        {"params": params, "batch_stats": stats},
+        (*rows, *_left(rest, "new in Module 2"), *_not_taken(incoming, params[one], stats[one])),
+        (*incoming.notes, *taken_for_granted(incoming, config, taken)),
+    )
 
 
-def _read(path: Path, config: TrainConfig, alone: str | None, limits: Limits) -> _Weights:
-    with open_checkpoint(path, None, limits) as checkpoint:
-        torch = checkpoint.separator == "."
-        if not torch:
-            leaves = {name: checkpoint.read(name) for name in checkpoint.infos}
-            facts = dict((checkpoint.contents.provenance or {}).get("facts") or {})
-            return _parts(str(path), leaves, facts)
-        whole = any("backbone." in name for name in checkpoint.infos)
-    if config.sublayers == "shared":
-        return _converted(path, "loftr" if whole else "loftr_coarse", limits)
-    transformer = _converted(path, "ifvit_jax", limits)
-    if not whole or alone == COARSE:
-        return transformer
-    weights = _converted(path, "loftr", limits)
-    return weights._replace(params={**weights.params, **transformer.params})
+class _Filled(NamedTuple):
+    """The parts of one network that were taken from the file."""
+
+    params: dict[str, Tree]
+    batch_stats: dict[str, Tree]
 
 
-def _converted(path: Path, mapping: str, limits: Limits) -> _Weights:
-    """A torch file's leaves by a mapping, in memory."""
-    with prepared(path, None, Order(mapping, limits=limits)) as job:
-        leaves = {move.leaf: array.copy() for move, array in stream(job.plan.moves, job.source)}
-    return _parts(str(path), leaves, {})
+def _demand(incoming: Incoming, part: str, config: DenseConfig | MatchConfig) -> None:
+    """Raises WrongNetwork where the file lacks what was asked of it."""
+    if part in incoming.params:
+        return
+    told, hint = f"{incoming.path}: holds no {_CALLED.get(part, part)}", f"loftr2flax inspect {incoming.path}"
+    if isinstance(config, MatchConfig):
+        raise WrongNetwork(told, "Module 2 starts from the weights.npz that `loftr2flax train dense` writes")
+    for word, other in _ALONE.items():
+        if other != part and other in incoming.params:
+            hint = f"`--loftr-parts {word}`"
+    raise WrongNetwork(f"{told}, and loftr_parts={config.loftr_parts}", hint)
 
 
-def _parts(path: str, leaves: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> _Weights:
-    names = list(leaves)
-    if all(name.startswith(("params/", "batch_stats/")) for name in names):
-        tree = nested(leaves)
-        return _Weights(path, dict(tree.get("params", {})), dict(tree.get("batch_stats", {})), facts)
-    if any(name.startswith(("layers_0/", "layers.0.")) for name in names):
-        return _Weights(path, {COARSE: nested(leaves)}, {}, facts)
-    raise InputError(f"{path}: holds neither a LoFTR nor its transformer", f"loftr2flax inspect {path}")
-
-
-def _check(weights: _Weights, config: TrainConfig) -> None:
-    """Whether the weights' network is the config's: each difference is told by its setting."""
-    path, tree = weights.path, weights.params.get(COARSE)
-    if not tree:
-        raise WrongNetwork(f"{path}: holds no coarse transformer", f"loftr2flax inspect {path}")
-    separate = any(name.startswith("layers.") for name in tree)
-    if separate != (config.sublayers == "separate"):
-        has, word = ("one layer for each image", "separate") if separate else ("one layer for both images", "shared")
-        raise WrongNetwork(f"{path}: has {has}, and sublayers={config.sublayers}", f"`--sublayers {word}`")
-    first = tree["layers.0.0" if separate else "layers_0"]
-    width = int(first["norm1"]["scale"].shape[0])
-    if width != config.hidden_dim:
-        raise WrongNetwork(
-            f"{path}: its transformer is {width} wide, and hidden_dim={config.hidden_dim}", f"`--hidden-dim {width}`"
-        )
-    for fact, setting in _SETTINGS.items():
-        if fact in weights.facts and weights.facts[fact] != getattr(config, setting):
-            stated = weights.facts[fact]
-            told = str(stated).lower() if isinstance(stated, bool) else stated
+def _filled(params: Mapping[str, Any], stats: Mapping[str, Any], incoming: Incoming, taken: list[str]) -> _Filled:
+    """The parts with the file's weights, and the running statistics of those that have some."""
+    filled = _Filled({}, {})
+    for part in taken:
+        filled.params[part] = _merged(incoming.path, params[part], incoming.params[part], part)
+        if part not in stats:
+            continue
+        if part not in incoming.batch_stats:
             raise WrongNetwork(
-                f"{path}: states {fact}={told}, and {setting}={getattr(config, setting)}",
-                f"`--{setting.replace('_', '-')} {told}`, or convert it again with the right `--fact {fact}=…`",
+                f"{incoming.path}: holds the {part} and not its running statistics, without which it is another",
+                "convert the torch file again; the mapping `loftr` takes them along",
             )
-    have, want = len({name.split(".")[1] for name in tree}) if separate else len(tree), config.transformer_layers
-    taken = config.loftr_layers if isinstance(config, DenseConfig) and config.loftr_layers else have
-    if taken != want:
-        hint = f"`--loftr-layers {want}` takes the first {want}" if have > want else f"`--transformer-layers {have}`"
-        raise WrongNetwork(f"{path}: has {have} layers, {taken} to take, and transformer_layers={want}", hint)
+        told = f"running statistics of the {part}"
+        filled.batch_stats[part] = _merged(incoming.path, stats[part], incoming.batch_stats[part], told)
+    return filled
 
 
-def _merged(path: str, template: Any, tree: Any, part: str, layers: int | None) -> Any:
+def _merged(path: str, template: Any, tree: Tree, told: str) -> Tree:
     try:
-        return merge_params(template, tree, at="", layers=layers)
+        merged = merge_params(template, tree, at="")
     except MappingMismatch as error:
-        hint = (
-            "`--backbone-dims` and `--stride` as it has them, or `--loftr-parts transformer`"
-            if part == BACKBONE
-            else error.hint
+        why = error.message.removeprefix("the weights do not fit the template: ").replace("template", "network")
+        raise MappingMismatch(f"{path}: {told}: {why}", f"loftr2flax inspect {path}") from None
+    leaves = {"/".join(entry.key for entry in at): leaf for at, leaf in jax.tree_util.tree_leaves_with_path(merged)}
+    if bad := [name for name, leaf in leaves.items() if not np.isfinite(leaf).all()]:
+        raise InputError(
+            f"{path}: {told}: NaN or infinite numbers in {fold_line(bad)}", "no run can start from these weights"
         )
-        raise MappingMismatch(f"{path}: {part}: {error.message}", hint) from None
+    return merged
 
 
-def _notes(weights: _Weights, config: TrainConfig) -> list[str]:
-    silent = [setting for fact, setting in _SETTINGS.items() if fact not in weights.facts]
-    if not silent:
-        return []
-    listed = ", ".join(f"{name}={getattr(config, name)}" for name in silent)
-    return [f"taken for granted, as {weights.path} does not say: {listed}"]
+def _loaded_rows(filled: _Filled, before: str, why: str) -> list[Row]:
+    rows = []
+    for part, tree in filled.params.items():
+        rows.append(_row(before + part, tree, "loaded", why if part == COARSE else ""))
+        if part in filled.batch_stats:
+            rows.append(_row(f"{before}{part} (running statistics)", filled.batch_stats[part], "loaded", ""))
+    return rows
+
+
+def _left(params: Mapping[str, Any], why: str) -> list[Row]:
+    return [_row(part, tree, "left at its start", why) for part, tree in params.items()]
+
+
+def _not_taken(incoming: Incoming, params: Mapping[str, Any], stats: Mapping[str, Any]) -> list[Row]:
+    """What the file holds and the network has no place for."""
+    why = "the network has no such part"
+    rows = [_row(part, tree, "not taken", why) for part, tree in incoming.params.items() if part not in params]
+    for part, tree in incoming.batch_stats.items():
+        if part not in stats or part not in incoming.params:
+            reason = why if part not in stats else f"the file does not hold the {part} itself"
+            rows.append(_row(f"{part} (running statistics)", tree, "not taken", reason))
+    return rows
 
 
 def _row(part: str, tree: Any, state: str, why: str) -> Row:
     leaves = jax.tree.leaves(tree)
     return Row(part, len(leaves), sum(int(np.size(leaf)) for leaf in leaves), state, why)
-
-
-def _left(variables: Mapping[str, Any], why: str) -> list[Row]:
-    return [_row(part, tree, "left at its start", why) for part, tree in variables["params"].items()]

@@ -12,6 +12,9 @@ from website import Website, whole
 
 from loftr2flax.fetch.cache import cache_folder, entry
 from loftr2flax.fetch.source import checkpoint
+from loftr2flax.limits import DEFAULT
+from loftr2flax.training.config import DenseConfig
+from loftr2flax.training.incoming import read_incoming
 
 Run = Callable[..., Outcome]
 
@@ -27,6 +30,8 @@ Run = Callable[..., Outcome]
         "diff a.npz indoor_ds",
         "mapping check loftr indoor_ds",
         "match a.png b.png -c indoor_ds",
+        "train dense --loftr-pretrained-ckpt indoor_ds --image-size 32 --hidden-dim 16 --transformer-layers 1",
+        "train match --dense-weights indoor_ds --image-size 32 --hidden-dim 16 --transformer-layers 1",
     ],
 )
 def test_what_is_not_cached_names_the_command_that_fetches_it(call: Run, words: str) -> None:
@@ -48,6 +53,14 @@ def test_a_file_of_that_name_comes_first(call: Run, site: Website, data: bytes, 
     assert call("inspect", "indoor_ds").code == 0
     (tmp_path / "indoor_ds").symlink_to("nowhere")
     assert call("inspect", "indoor_ds").error == "indoor_ds: no such file"
+
+
+def test_a_run_starts_from_a_cached_name(call: Run, site: Website, data: bytes) -> None:
+    site.pages["/a"] = whole(data)
+    assert call("fetch", "indoor_ds", "--from", f"{site.url}/a").code == 0
+    found = read_incoming("indoor_ds", DenseConfig(), None, DEFAULT)
+    assert {"backbone", "loftr_coarse"} <= found.params.keys()
+    assert Path(found.path).is_file()
 
 
 def test_other_words_are_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

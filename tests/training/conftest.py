@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from starting import DIMS, started
 from tiny import tiny_config
 
+from loftr2flax import convert_checkpoint
+from loftr2flax.sample import SampleSizes, write_sample
 from loftr2flax.training.config import DenseConfig
+from loftr2flax.training.start import Loaded
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,3 +36,21 @@ def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def config(tmp_path: Path) -> DenseConfig:
     """Two epochs of two steps; an image is not square, a part of every pair is an imposter's."""
     return tiny_config(tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoFTR of 4 layers in the official layout, and its conversions."""
+    place = tmp_path_factory.mktemp("start")
+    write_sample(place / "a.ckpt", sizes=SampleSizes(DIMS, 16, 4, 6, 2))
+    facts = {"heads": 2}
+    convert_checkpoint(place / "a.ckpt", place / "whole.npz", "loftr", facts=facts)
+    convert_checkpoint(place / "a.ckpt", place / "coarse.msgpack", "loftr_coarse", facts=facts)
+    convert_checkpoint(place / "a.ckpt", place / "ifvit.npz", "ifvit_jax", facts=facts)
+    return place
+
+
+@pytest.fixture
+def start(folder: Path, tmp_path: Path) -> Callable[..., Loaded]:
+    """Loads a file of that folder into a network that fits it but for the changes."""
+    return lambda name, **changes: started(tmp_path, loftr_pretrained_ckpt=str(folder / name), **changes)

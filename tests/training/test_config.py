@@ -90,3 +90,10 @@ def test_a_wrong_key_is_one_line(call, tmp_path):
     done = call("train", "dense", "--config", "run.yaml")
     assert (done.code, done.error) == (2, "run.yaml: batchsize: no such key of the config")
     assert done.hint == "did you mean batch_size?"
+
+
+def test_another_wrong_key_names_its_own_command(call, tmp_path):
+    (tmp_path / "run.yaml").write_text("quux: 4\n")
+    for module in ("dense", "match"):
+        done = call("train", module, "--config", "run.yaml")
+        assert done.hint == f"`loftr2flax train {module} --show-config` lists all keys"

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 from program import run_program
+from starting import DIMS
 from tiny import TINY, tiny_config, tiny_options
 
 from loftr2flax.errors import OutputExists, UsageError
@@ -227,6 +228,23 @@ def test_the_program_and_its_document(call, tmp_path):
     empty.mkdir()
     none = call("train", "dense", "--dataset-root", "empty", "--checkpoint-dir", "other")
     assert (none.code, none.error) == (3, "empty: holds no image")
+
+
+def test_a_resumed_run_needs_no_start(call, folder, tmp_path):
+    """What started a run may be gone when it goes on; and a part's name that would write lines of its own does not."""
+    evil = "params/head\nerror: all is lost\n  backbone/x"
+    with np.load(folder / "whole.npz") as arrays:
+        np.savez(tmp_path / "start.npz", **arrays, **{evil: np.ones(3, np.float32)})
+    options = [*tiny_options(transformer_layers=4, backbone_dims=DIMS), "--loftr-pretrained-ckpt", "start.npz"]
+    done = call("train", "dense", *options, "--checkpoint-dir", "run", "--num-epochs", 1)
+    assert done.code == 0, done.err
+    assert not [line for line in done.err.splitlines() if line.startswith("error:")]
+    assert "40 leaves" in done.err
+    (tmp_path / "start.npz").unlink()
+    again = call("train", "dense", *options, "--checkpoint-dir", "run", "--resume", "--json")
+    assert again.code == 0, again.err
+    assert again.json["outcome"]["resumed"] == 2
+    assert "leaves" not in again.err
 
 
 def test_what_starts_a_run_keeps_to_the_limits(call):

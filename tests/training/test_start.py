@@ -5,49 +5,16 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
+from starting import DIMS, states, trained
 from tiny import tiny_config
 
 from loftr2flax import convert_checkpoint, load_params, open_checkpoint
-from loftr2flax.errors import InputError, MappingMismatch
-from loftr2flax.sample import SampleSizes, write_sample
+from loftr2flax.errors import MappingMismatch
 from loftr2flax.training.export import write_weights
+from loftr2flax.training.fit import WrongNetwork
 from loftr2flax.training.network import dense_model, loftr_config
-from loftr2flax.training.start import Loaded, WrongNetwork, load_start
+from loftr2flax.training.start import load_start
 from loftr2flax.training.step import TrainState
-
-DIMS = (6, 10, 16)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A LoFTR of 4 layers in the official layout, and its conversions."""
-    place = tmp_path_factory.mktemp("start")
-    write_sample(place / "a.ckpt", sizes=SampleSizes(DIMS, 16, 4, 6, 2))
-    facts = {"heads": 2}
-    convert_checkpoint(place / "a.ckpt", place / "whole.npz", "loftr", facts=facts)
-    convert_checkpoint(place / "a.ckpt", place / "coarse.msgpack", "loftr_coarse", facts=facts)
-    convert_checkpoint(place / "a.ckpt", place / "ifvit.npz", "ifvit_jax", facts=facts)
-    return place
-
-
-@pytest.fixture
-def start(folder, tmp_path):
-    """Loads a file of that folder into a network that fits it but for the changes."""
-
-    def load(name: str, **changes) -> Loaded:
-        options = {"transformer_layers": 4, "backbone_dims": DIMS, "loftr_pretrained_ckpt": str(folder / name)}
-        config = tiny_config(tmp_path, **{**options, **changes})
-        model = dense_model(config)
-        image = jax.ShapeDtypeStruct((1, *config.image_size, 1), np.float32)
-        ids = jax.ShapeDtypeStruct((3, 1), np.int32)
-        shapes = jax.eval_shape(lambda a, b, i: model.init(jax.random.key(0), a, b, ids=i), image, image, ids)
-        return load_start(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes), config)
-
-    return load
-
-
-def states(loaded: Loaded) -> dict[str, str]:
-    return {row.part: row.state for row in loaded.rows}
 
 
 @pytest.mark.parametrize("name", ["a.ckpt", "whole.npz", "coarse.msgpack"])
@@ -91,7 +58,8 @@ def test_the_backbone_alone(start, folder, name):
         assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), got, reference[kind]["backbone"]))
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(loaded.variables["params"]["loftr_coarse"]))
     assert states(loaded)["loftr_coarse"] == "left at its start"
-    assert loaded.notes == ()
+    note = f"taken for granted, as {folder / 'a.ckpt'} does not say: batch_norm_eps=1e-05"
+    assert loaded.notes == ((note,) if name == "a.ckpt" else ())
 
 
 def test_the_backbone_fits_any_transformer(start):
@@ -108,13 +76,76 @@ def test_a_file_without_a_backbone(start):
     assert caught.value.hint == "`--loftr-parts transformer`"
 
 
-def test_a_backbone_without_its_statistics(start, folder):
-    leaves = {name: value for name, value in np.load(folder / "whole.npz").items() if "batch_stats" not in name}
-    np.savez(folder / "bare.npz", **leaves)
-    with pytest.raises(WrongNetwork, match="not its running statistics") as caught:
-        start("bare.npz")
-    assert "`--loftr-parts transformer`" in caught.value.hint
-    assert states(start("bare.npz", loftr_parts="transformer"))["loftr_coarse"] == "loaded"
+@pytest.fixture
+def tensors(folder):
+    """The official layout's tensors, by the names of the paper's code."""
+    torch = pytest.importorskip("torch")
+    stored = torch.load(folder / "a.ckpt", weights_only=True)["state_dict"]
+    return {name.removeprefix("matcher."): tensor for name, tensor in stored.items()}
+
+
+def saved(path, value):
+    import torch
+
+    torch.save(value, path)
+    return path
+
+
+def test_which_of_several_dicts_was_taken_is_said(start, tensors, tmp_path):
+    """A file with two sets of weights: the one that is taken is named, and the other can be asked for."""
+    other = {name: tensor + 1 if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    two = saved(tmp_path / "two.pt", {"model": tensors, "model_ema": other})
+    plain, average = start(two), start(two, state_dict="model_ema")
+    assert plain.notes[0].startswith("took model; also there: the file itself (342), model_ema (171)")
+    assert average.notes[0].startswith("took model_ema; also there: ")
+    scales = [one.variables["params"]["loftr_coarse"]["layers_0"]["norm1"]["scale"] for one in (plain, average)]
+    assert np.array_equal(scales[0] + np.float32(1), scales[1])
+
+
+@pytest.mark.parametrize("sublayers", ["shared", "separate"])
+def test_which_of_two_networks_is_asked_for(start, tensors, tmp_path, sublayers):
+    pair = {f"{who}.{name}": tensor + (who == "teacher") for who in ("student", "teacher")
+            for name, tensor in tensors.items()}  # fmt: skip
+    path = saved(tmp_path / "pair.pt", pair)
+    with pytest.raises(MappingMismatch, match="fits in 2 places: student, teacher") as caught:
+        start(path, sublayers=sublayers)
+    assert "`--prefix student`" in caught.value.hint
+    loaded = start(path, prefix="teacher", sublayers=sublayers).variables["params"]["backbone"]["bn1"]["scale"]
+    assert np.array_equal(loaded, tensors["backbone.bn1.weight"].numpy() + 1)
+
+
+@pytest.mark.parametrize("sublayers", ["shared", "separate"])
+def test_a_transformer_beside_another_backbone(start, tensors, tmp_path, sublayers):
+    """The transformer alone asks nothing of what stands beside it."""
+    mine = {name: tensor for name, tensor in tensors.items() if name.startswith("loftr_coarse")}
+    path = saved(tmp_path / "mixed.pt", {"backbone.stem.weight": tensors["backbone.conv1.weight"], **mine})
+    loaded = start(path, sublayers=sublayers, loftr_parts="transformer")
+    assert states(loaded) == {"loftr_coarse": "loaded", "backbone": "left at its start"}
+
+
+def test_statistics_without_a_place_are_in_the_table(start, folder, tmp_path):
+    with np.load(folder / "whole.npz") as arrays:
+        leaves = {name: arrays[name] for name in arrays.files if not name.startswith("params/backbone")}
+    np.savez(tmp_path / "odd.npz", **leaves, **{"batch_stats/head/mean": np.ones(3, np.float32)})
+    rows = {row.part: row[3:] for row in start(tmp_path / "odd.npz").rows}
+    assert rows["head (running statistics)"] == ("not taken", "the network has no such part")
+    assert rows["backbone (running statistics)"] == ("not taken", "the file does not hold the backbone itself")
+    assert rows["backbone"] == ("left at its start", "the file does not hold it")
+
+
+@pytest.mark.parametrize("name", ["a.ckpt", "whole.npz"])
+def test_module_2_takes_both_branches_from_one(folder, tmp_path, name):
+    """Each branch is the file's; the fine stage, which Module 2 has no place for, is told and left."""
+    loaded = trained(tmp_path, dense_weights=str(folder / name))
+    reference = load_params(folder / "whole.npz")
+    for branch in ("whole", "roi"):
+        for kind in ("params", "batch_stats"):
+            got = loaded.variables[kind][branch]
+            wanted = {part: reference[kind][part] for part in got}
+            assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), got, wanted))
+        assert states(loaded)[f"{branch}/loftr_coarse"] == "loaded"
+    assert states(loaded)["loftr_fine"] == "not taken"
+    assert states(loaded)["prototypes"] == "left at its start"
 
 
 def test_a_backbone_beside_separate_sublayers(start):
@@ -128,50 +159,6 @@ def test_separate_sublayers_take_the_layer_twice(start):
         one, other = tree["layers.3.0"]["q_proj"]["kernel"], tree["layers.3.1"]["q_proj"]["kernel"]
         assert one.any()
         assert (one == other).all()
-
-
-def test_fewer_layers_need_a_word(start):
-    with pytest.raises(WrongNetwork, match="has 4 layers, 4 to take, and transformer_layers=2") as caught:
-        start("whole.npz", transformer_layers=2)
-    assert caught.value.hint == "`--loftr-layers 2` takes the first 2"
-    row = next(
-        row for row in start("whole.npz", transformer_layers=2, loftr_layers=2).rows if row.part == "loftr_coarse"
-    )
-    assert (row.leaves, row.why) == (20, "the first 2 layers")
-    with pytest.raises(WrongNetwork, match="has 4 layers, 4 to take, and transformer_layers=8"):
-        start("whole.npz", transformer_layers=8)
-
-
-@pytest.mark.parametrize(
-    ("name", "changes", "words", "hint"),
-    [
-        ("whole.npz", {"hidden_dim": 32, "backbone_dims": ()}, "is 16 wide, and hidden_dim=32", "`--hidden-dim 16`"),
-        ("whole.npz", {"num_heads": 4}, "states heads=2, and num_heads=4", "`--num-heads 2`"),
-        ("whole.npz", {"attention_type": "full"}, "states attention=linear, and attention_type=full", "linear`"),
-        ("whole.npz", {"sublayers": "separate"}, "has one layer for both images, and sublayers=separate", "shared"),
-        ("ifvit.npz", {}, "has one layer for each image, and sublayers=shared", "separate"),
-        ("whole.npz", {"temp_bug_fix": True}, "states temp_bug_fix=false", "`--temp-bug-fix false`"),
-        ("a.ckpt", {"use_loftr": False}, "no LoFTR weights fit the generic SiameseTransformer", "--use-loftr true"),
-    ],
-)  # fmt: skip
-def test_a_wrong_network_is_told_by_its_setting(start, name, changes, words, hint):
-    with pytest.raises(WrongNetwork) as caught:
-        start(name, **changes)
-    assert words in caught.value.message
-    assert hint in caught.value.hint
-
-
-def test_a_backbone_of_other_widths(start):
-    with pytest.raises(MappingMismatch, match="backbone: the weights do not fit") as caught:
-        start("whole.npz", backbone_dims=(8, 12, 16))
-    assert "`--loftr-parts transformer`" in caught.value.hint
-    assert states(start("whole.npz", backbone_dims=(8, 12, 16), loftr_parts="transformer"))["loftr_coarse"] == "loaded"
-
-
-def test_a_file_without_a_loftr(start, folder):
-    np.savez(folder / "other.npz", **{"dense/kernel": np.zeros((2, 3), np.float32)})
-    with pytest.raises(InputError, match="holds neither a LoFTR nor its transformer"):
-        start("other.npz")
 
 
 def test_real_weights_start_a_run(student, tmp_path):
