@@ -112,9 +112,10 @@ def _check_facts(incoming: Incoming, config: TrainConfig, part: str) -> None:
             message = f"{incoming.path}: its record states {fact}={_told(stated)}, which no LoFTR can have"
             raise CorruptFile(message, "convert the torch file again")
         if stated != wanted:
+            flag = f"--{setting.replace('_', '-')} {_told(stated)}"
             raise WrongNetwork(
-                f"{incoming.path}: states {fact}={_told(stated)}, and {setting}={_told(wanted)}",
-                f"`--{setting.replace('_', '-')} {_told(stated)}`, or convert it again with the right `--fact {fact}=…`",
+                f"{incoming.path}: states {fact}={_told(stated)}, and the run has {setting}={_told(wanted)}",
+                f"`{flag}`, or convert it again with the right `--fact {fact}=…`",
             )
 
 

@@ -41,12 +41,12 @@ def with_facts(source: Path, target: Path, facts: Any) -> Path:
     ("name", "changes", "words", "hint"),
     [
         ("whole.npz", {"hidden_dim": 32, "backbone_dims": ()}, "is 16 wide, and hidden_dim=32", "`--hidden-dim 16`"),
-        ("whole.npz", {"num_heads": 4}, "states heads=2, and num_heads=4", "`--num-heads 2`"),
-        ("whole.npz", {"attention_type": "full"}, "states attention=linear, and attention_type=full", "linear`"),
+        ("whole.npz", {"num_heads": 4}, "states heads=2, and the run has num_heads=4", "`--num-heads 2`"),
+        ("whole.npz", {"attention_type": "full"}, "states attention=linear, and the run has attention_type=full", "linear`"),
         ("whole.npz", {"sublayers": "separate"}, "has one layer for both images, and sublayers=separate", "shared"),
         ("ifvit.npz", {}, "has one layer for each image, and sublayers=shared", "separate"),
         ("whole.npz", {"temp_bug_fix": True}, "states temp_bug_fix=false", "`--temp-bug-fix false`"),
-        ("whole.npz", {"temperature": 0.2}, "states temperature=0.1, and temperature=0.2", "`--temperature 0.1`"),
+        ("whole.npz", {"temperature": 0.2}, "states temperature=0.1, and the run has temperature=0.2", "`--temperature 0.1`"),
         ("whole.npz", {"layer_norm_eps": 1e-6}, "states layer_norm_eps=1e-05", "`--layer-norm-eps 1e-05`"),
         ("whole.npz", {"batch_norm_eps": 1e-3}, "states batch_norm_eps=1e-05", "`--batch-norm-eps 1e-05`"),
         ("whole.npz", {"batch_norm_eps": 1e-3, "loftr_parts": "backbone"}, "states batch_norm_eps=1e-05", "1e-05`"),
@@ -89,9 +89,9 @@ def test_what_a_hint_says_helps(start):
 @pytest.mark.parametrize(
     ("changes", "words", "hint"),
     [
-        ({"num_heads": 4}, "states heads=2, and num_heads=4", "`--num-heads 2`"),
-        ({"temperature": 0.2}, "states temperature=0.1, and temperature=0.2", "`--temperature 0.1`"),
-        ({"batch_norm_eps": 1e-3}, "states batch_norm_eps=1e-05, and batch_norm_eps=0.001", "`--batch-norm-eps 1e-05`"),
+        ({"num_heads": 4}, "states heads=2, and the run has num_heads=4", "`--num-heads 2`"),
+        ({"temperature": 0.2}, "states temperature=0.1, and the run has temperature=0.2", "`--temperature 0.1`"),
+        ({"batch_norm_eps": 1e-3}, "states batch_norm_eps=1e-05, and the run has batch_norm_eps=0.001", "`--batch-norm-eps 1e-05`"),
         ({"transformer_layers": 2}, "has 4 layers, and transformer_layers=2", "`--transformer-layers 4`"),
         ({"backbone_dims": (8, 12, 16)}, "is 6,10,16 wide at stride 8", "`--backbone-dims 6,10,16`"),
         ({"use_loftr": False}, "holds LoFTR's transformer, and use_loftr=false", "`--use-loftr true`"),
