@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
 from benchmarks.side_by_side import folder, report, run_in_turn
 
@@ -26,6 +28,36 @@ import sys, numpy as np
 data = np.fromfile(sys.argv[1], np.float32, count=11_534_336).reshape(-1, 256, 256)
 np.savez(sys.argv[2], **{str(n): part.T for n, part in enumerate(data)})
 """
+
+_STAGES = """
+import json, sys, time
+clock = {"the interpreter": time.process_time()}
+def done(name, less=0.0):
+    clock[name] = time.process_time() - sum(clock.values()) - less
+import loftr2flax.cli.app
+done("typer and the command line")
+import numpy
+done("numpy")
+import loftr2flax, loftr2flax.convert.stream, loftr2flax.filehash
+from pathlib import Path
+done("this package and PyYAML")
+with loftr2flax.open_checkpoint(sys.argv[1]) as checkpoint:
+    done("opening")
+    for name in checkpoint.infos:
+        checkpoint.read(name)
+    done("reading with CRC")
+loftr2flax.plan_conversion(sys.argv[1])
+done("mappings and the plan", clock["opening"])
+twice = clock["opening"]
+loftr2flax.filehash.FileHash([Path(sys.argv[1])]).hexdigest()
+done("SHA-256 of the input", twice)
+known = sum(clock[name] for name in ("opening", "reading with CRC", "mappings and the plan", "SHA-256 of the input"))
+begun = time.process_time()
+loftr2flax.convert_checkpoint(sys.argv[1], sys.argv[2])
+clock["transposing, and writing with CRC"] = time.process_time() - begun - known
+print(json.dumps(clock))
+"""
+"""Each part of a conversion by itself, in seconds of CPU over all threads."""
 
 
 def official() -> Path:
@@ -65,3 +97,17 @@ def run() -> None:
         ),
         against="import torch",
     )
+    print("where the time of a conversion goes (CPU of all threads)")
+    for part, seconds in _stages(source, str(here / "stages.npz")).items():
+        print(f"  {part:<34}{1000 * seconds:5.0f} ms")
+
+
+def _stages(source: str, output: str) -> dict[str, float]:
+    """The middle of nine processes, part by part."""
+    found = []
+    for _ in range(9):
+        Path(output).unlink(missing_ok=True)
+        done = subprocess.run([sys.executable, "-c", _STAGES, source, output], check=True, capture_output=True)
+        found.append(json.loads(done.stdout))
+    Path(output).unlink()
+    return {part: median(one[part] for one in found) for part in found[0]}
