@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -91,9 +90,9 @@ def _train(
         _join(distributed)
         from loftr2flax.training import loop
     del jax
-    task: Any = partial(loop.dense_task if verb == "dense" else loop.match_task, limits=limits)
+    task: Any = loop.dense_task if verb == "dense" else loop.match_task
     with step_bar() as bar:
-        outcome = loop.train(config, task, resume=resume, watcher=_talker(verb, config, bar))
+        outcome = loop.train(config, task, resume=resume, watcher=_talker(verb, config, bar), limits=limits)
     if json:
         emit_json(f"train.{verb}", _describe(outcome, config))
     _conclude(outcome)

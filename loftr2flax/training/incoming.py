@@ -22,11 +22,11 @@ from loftr2flax.fetch import source
 from loftr2flax.flaxtree import Tree, nested
 from loftr2flax.formats import open_checkpoint
 from loftr2flax.limits import Limits
-from loftr2flax.training.config import TrainConfig
+from loftr2flax.training.config import DenseConfig, TrainConfig
 
 COARSE, FINE, BACKBONE = "loftr_coarse", "loftr_fine", "backbone"
 
-_PARTS = (BACKBONE, COARSE, FINE, "fine_preprocess")
+_COARSE_PARTS, _FINE_PARTS = (BACKBONE, COARSE), ("fine_preprocess", FINE)
 _MODULE_2 = ("whole", "roi")
 
 _SHARED = re.compile(r"layers_(\d+)")
@@ -55,6 +55,11 @@ class Layers(NamedTuple):
 
     separate: bool
     numbers: tuple[int, ...]
+
+
+def parts_of(config: TrainConfig) -> tuple[str, ...]:
+    """The parts of the network that have weights; in Module 2, of each branch."""
+    return _COARSE_PARTS + (_FINE_PARTS if isinstance(config, DenseConfig) and config.fine else ())
 
 
 def layers_of(part: Mapping[str, Any]) -> Layers:
@@ -134,7 +139,7 @@ def _parts(path: str, leaves: Mapping[str, np.ndarray], facts: Mapping[str, Any]
     if any(branch in params for branch in _MODULE_2):
         raise InputError(f"{path}: holds Module 2, of two branches", "a run starts from the weights of Module 1")
     for kind, parts in (("params", params), ("batch_stats", stats)):
-        for part in _PARTS:
+        for part in _COARSE_PARTS + _FINE_PARTS:
             if not isinstance(parts.get(part, {}), dict):
                 raise InputError(f"{path}: {kind}/{part}: one array, where a part of a network should be", hint)
     return Incoming(path, params, stats, facts)

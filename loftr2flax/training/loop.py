@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -55,12 +54,10 @@ class Task(NamedTuple):
 
     Attributes:
       variables: the network's variables at their random start.
-      begin: puts the weights that the config names into them; a resumed run does without.
       objective, evaluate: the loss of a batch, and the figures of an epoch.
     """
 
     variables: dict[str, Any]
-    begin: Callable[[], start.Loaded]
     objective: Loss
     evaluate: Evaluation
 
@@ -103,20 +100,16 @@ class Watcher:
         """An epoch is over."""
 
 
-def dense_task(config: DenseConfig, images: ImageSet, limits: Limits = DEFAULT) -> Task:
-    """Module 1; ``limits`` bound what the file that starts it may ask of this machine."""
+def dense_task(config: DenseConfig, images: ImageSet) -> Task:
+    """Module 1."""
     model = network.dense_model(config)
-    variables = network.initial(model, config)
-    begin = partial(start.load_start, variables, config, limits)
-    return Task(variables, begin, dense_objective(model, config), dense_evaluation(model, config))
+    return Task(network.initial(model, config), dense_objective(model, config), dense_evaluation(model, config))
 
 
-def match_task(config: MatchConfig, images: ImageSet, limits: Limits = DEFAULT) -> Task:
-    """Module 2; ``limits`` as for `dense_task`."""
+def match_task(config: MatchConfig, images: ImageSet) -> Task:
+    """Module 2."""
     model = network.matcher_model(config, len(set(images.identities)))
-    variables = network.initial(model, config)
-    begin = partial(start.load_trained, variables, config, limits)
-    return Task(variables, begin, matcher_objective(model, config), match_evaluation(model, config))
+    return Task(network.initial(model, config), matcher_objective(model, config), match_evaluation(model, config))
 
 
 def train(
@@ -125,6 +118,7 @@ def train(
     *,
     resume: bool = False,
     watcher: Watcher | None = None,
+    limits: Limits = DEFAULT,
 ) -> Outcome:
     """Trains to the end, or to a signal.
 
@@ -133,6 +127,7 @@ def train(
       make_task: `dense_task` or `match_task`.
       resume: go on from the last checkpoint, exactly as if the run had never stopped.
       watcher: hears of what happens.
+      limits: what the file that starts the run may ask of this machine.
 
     Raises:
       LossNotFinite: with the step at which it happened.
@@ -145,11 +140,12 @@ def train(
     steps = per_epoch * config.num_epochs
     images = open_images(config)
     placement = Placement(config.batch_size)
+    incoming = None if resume else start.read_start(config, limits)
     with Checkpoints(config) as checkpoints, _signals() as caught:
         if not resume:
             checkpoints.demand_empty()
         task = make_task(config, images)
-        loaded = None if resume else task.begin()
+        loaded = None if resume else start.put_in(task.variables, config, incoming)
         watcher.began(images, loaded, jax.device_count(), processes)
         variables = loaded.variables if loaded else task.variables
         optimiser = make_optimiser(config, variables["params"])

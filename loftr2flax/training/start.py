@@ -12,9 +12,9 @@ from loftr2flax.errors import InputError, MappingMismatch
 from loftr2flax.flaxtree import Tree, merge_params
 from loftr2flax.folding import fold_line
 from loftr2flax.limits import DEFAULT, Limits
-from loftr2flax.training.config import DenseConfig, MatchConfig
+from loftr2flax.training.config import DenseConfig, MatchConfig, TrainConfig
 from loftr2flax.training.fit import WrongNetwork, check_fit, taken_for_granted
-from loftr2flax.training.incoming import BACKBONE, COARSE, Incoming, first_layers, read_incoming
+from loftr2flax.training.incoming import BACKBONE, COARSE, Incoming, first_layers, parts_of, read_incoming
 
 _ALONE = {"transformer": COARSE, "backbone": BACKBONE}
 """The one part that each value of `loftr_parts` but ``all`` takes."""
@@ -42,75 +42,6 @@ class Loaded(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def from_scratch(variables: Mapping[str, Any]) -> Loaded:
-    """Everything at its random start."""
-    return Loaded(dict(variables), tuple(_left(variables["params"], "no weights were given")))
-
-
-def load_start(variables: Mapping[str, Any], config: DenseConfig, limits: Limits = DEFAULT) -> Loaded:
-    """Module 1's variables, with what `loftr_pretrained_ckpt` holds for it; ``limits`` bound what it may ask.
-
-    Raises:
-      WrongNetwork: the weights are of another depth, width, number of heads, attention, epsilon or sharing.
-      MappingMismatch: a leaf is missing or of another shape.
-      Loftr2FlaxError: the file is refused.
-    """
-    named, alone = config.loftr_pretrained_ckpt, _ALONE.get(config.loftr_parts)
-    if not named:
-        return from_scratch(variables)
-    if not config.use_loftr and alone != BACKBONE:
-        raise WrongNetwork(
-            f"{named}: use_loftr=false: no LoFTR weights fit the generic SiameseTransformer",
-            "`--use-loftr true`, or `--loftr-parts backbone`, or leave out --loftr-pretrained-ckpt",
-        )
-    incoming = read_incoming(named, config, alone, limits)
-    _demand(incoming, alone or COARSE, config)
-    params, stats = variables["params"], variables.get("batch_stats", {})
-    taken = [part for part in params if part in incoming.params and alone in (part, None)]
-    check_fit(incoming, config, taken)
-    if config.loftr_layers and COARSE in taken:
-        incoming.params[COARSE] = first_layers(incoming.params[COARSE], config.loftr_layers)
-    filled = _filled(params, stats, incoming, taken)
-    lacking = {part: tree for part, tree in params.items() if part not in taken}
-    why = dict.fromkeys(lacking, "the file does not hold it")
-    if alone:
-        why = dict.fromkeys(lacking, f"loftr_parts={config.loftr_parts} takes the {config.loftr_parts} alone")
-    rows = _loaded_rows(filled, "", f"the first {config.loftr_layers} layers" if config.loftr_layers else "")
-    rows += [row for part, tree in lacking.items() for row in _left({part: tree}, why[part])]
-    return Loaded(
-        {"params": {**params, **filled.params}, "batch_stats": {**stats, **filled.batch_stats}},
-        (*rows, *_not_taken(incoming, params, stats)),
-        (*incoming.notes, *taken_for_granted(incoming, config, taken)),
-    )
-
-
-def load_trained(variables: Mapping[str, Any], config: MatchConfig, limits: Limits = DEFAULT) -> Loaded:
-    """Module 2's variables, both branches started from the weights that Module 1's training wrote.
-
-    Raises: as `load_start`.
-    """
-    if not config.dense_weights:
-        return from_scratch(variables)
-    incoming = read_incoming(config.dense_weights, config, None, limits)
-    params, stats = dict(variables["params"]), dict(variables["batch_stats"])
-    taken = list(params[_BRANCHES[0]])
-    for part in taken:
-        _demand(incoming, part, config)
-    check_fit(incoming, config, taken)
-    rows = []
-    for branch in _BRANCHES:
-        filled = _filled(params[branch], stats[branch], incoming, taken)
-        params[branch], stats[branch] = filled.params, filled.batch_stats
-        rows += _loaded_rows(filled, f"{branch}/", "")
-    rest = {part: tree for part, tree in params.items() if part not in _BRANCHES}
-    one = _BRANCHES[0]
-    return Loaded(
-        {"params": params, "batch_stats": stats},
-        (*rows, *_left(rest, "new in Module 2"), *_not_taken(incoming, params[one], stats[one])),
-        (*incoming.notes, *taken_for_granted(incoming, config, taken)),
-    )
-
-
 class _Filled(NamedTuple):
     """The parts of one network that were taken from the file."""
 
@@ -118,12 +49,87 @@ class _Filled(NamedTuple):
     batch_stats: dict[str, Tree]
 
 
-def _demand(incoming: Incoming, part: str, config: DenseConfig | MatchConfig) -> None:
+def read_start(config: TrainConfig, limits: Limits = DEFAULT) -> Incoming | None:
+    """What a run starts from, held against the network that the config describes; None where it starts at random.
+
+    Nothing is computed for it: what is wrong with a file is told before there is a network.
+
+    Args:
+      config: `loftr_pretrained_ckpt` names the file for Module 1, `dense_weights` that for Module 2.
+      limits: what the file may ask of this machine.
+
+    Raises:
+      WrongNetwork: the weights are of another depth, width, number of heads, attention, epsilon or sharing.
+      Loftr2FlaxError: the file is refused.
+    """
+    named, alone, demanded = "", None, [BACKBONE, COARSE]
+    if isinstance(config, MatchConfig):
+        named = config.dense_weights
+    elif isinstance(config, DenseConfig):
+        named, alone = config.loftr_pretrained_ckpt, _ALONE.get(config.loftr_parts)
+        demanded = [alone or COARSE]
+    if not named:
+        return None
+    if isinstance(config, DenseConfig) and not config.use_loftr and alone != BACKBONE:
+        raise WrongNetwork(
+            f"{named}: use_loftr=false: no LoFTR weights fit the generic SiameseTransformer",
+            "`--use-loftr true`, or `--loftr-parts backbone`, or leave out --loftr-pretrained-ckpt",
+        )
+    incoming = read_incoming(named, config, alone, limits)
+    for part in demanded:
+        _demand(incoming, part, config)
+    check_fit(incoming, config, _taken(incoming, config))
+    return incoming
+
+
+def put_in(variables: Mapping[str, Any], config: TrainConfig, incoming: Incoming | None) -> Loaded:
+    """The network's variables with what `read_start` found.
+
+    Raises:
+      MappingMismatch: a leaf is missing, left over or of another shape.
+      InputError: numbers are not finite.
+    """
+    if incoming is None:
+        return Loaded(dict(variables), tuple(_left(variables["params"], "no weights were given")))
+    if isinstance(config, DenseConfig):
+        filled, rows = _into_dense(variables, config, incoming)
+    else:
+        filled, rows = _into_match(variables, incoming)
+    notes = (*incoming.notes, *taken_for_granted(incoming, config, _taken(incoming, config)))
+    return Loaded({"params": filled.params, "batch_stats": filled.batch_stats}, tuple(rows), notes)
+
+
+def _into_dense(variables: Mapping[str, Any], config: DenseConfig, incoming: Incoming) -> tuple[_Filled, list[Row]]:
+    """Module 1: parts that are not taken stay at their start."""
+    params, stats = variables["params"], variables["batch_stats"]
+    taken, first = _taken(incoming, config), config.loftr_layers
+    filled = _filled(params, stats, incoming, taken, first)
+    rows = _loaded_rows(filled, "", f"the first {first} layers" if first else "")
+    alone = f"loftr_parts={config.loftr_parts} takes the {config.loftr_parts} alone"
+    why = "the file does not hold it" if config.loftr_parts == "all" else alone
+    rows += _left({part: tree for part, tree in params.items() if part not in taken}, why)
+    whole = _Filled({**params, **filled.params}, {**stats, **filled.batch_stats})
+    return whole, rows + _not_taken(incoming, params, stats)
+
+
+def _into_match(variables: Mapping[str, Any], incoming: Incoming) -> tuple[_Filled, list[Row]]:
+    """Module 2: both branches start as the one network that Module 1 trained."""
+    params, stats = dict(variables["params"]), dict(variables["batch_stats"])
+    rows = []
+    for branch in _BRANCHES:
+        filled = _filled(params[branch], stats[branch], incoming, list(params[branch]))
+        params[branch], stats[branch] = filled
+        rows += _loaded_rows(filled, f"{branch}/", "")
+    rows += _left({part: tree for part, tree in params.items() if part not in _BRANCHES}, "new in Module 2")
+    return _Filled(params, stats), rows + _not_taken(incoming, params[_BRANCHES[0]], stats[_BRANCHES[0]])
+
+
+def _demand(incoming: Incoming, part: str, config: TrainConfig) -> None:
     """Raises WrongNetwork where the file lacks what was asked of it."""
     if part in incoming.params:
         return
     told, hint = f"{incoming.path}: holds no {_CALLED.get(part, part)}", f"loftr2flax inspect {incoming.path}"
-    if isinstance(config, MatchConfig):
+    if not isinstance(config, DenseConfig):
         raise WrongNetwork(told, "Module 2 starts from the weights.npz that `loftr2flax train dense` writes")
     for word, other in _ALONE.items():
         if other != part and other in incoming.params:
@@ -131,11 +137,25 @@ def _demand(incoming: Incoming, part: str, config: DenseConfig | MatchConfig) ->
     raise WrongNetwork(f"{told}, and loftr_parts={config.loftr_parts}", hint)
 
 
-def _filled(params: Mapping[str, Any], stats: Mapping[str, Any], incoming: Incoming, taken: list[str]) -> _Filled:
-    """The parts with the file's weights, and the running statistics of those that have some."""
+def _taken(incoming: Incoming, config: TrainConfig) -> list[str]:
+    """The parts of the file that go into the network."""
+    alone = _ALONE.get(config.loftr_parts) if isinstance(config, DenseConfig) else None
+    return [part for part in parts_of(config) if part in incoming.params and alone in (part, None)]
+
+
+def _filled(
+    params: Mapping[str, Any], stats: Mapping[str, Any], incoming: Incoming, taken: list[str], layers: int = 0
+) -> _Filled:
+    """The parts with the file's weights, and the running statistics of those that have some.
+
+    Of the coarse transformer the first ``layers`` are taken; 0 stands for all.
+    """
     filled = _Filled({}, {})
     for part in taken:
-        filled.params[part] = _merged(incoming.path, params[part], incoming.params[part], part)
+        tree = incoming.params[part]
+        if part == COARSE and layers:
+            tree = first_layers(tree, layers)
+        filled.params[part] = _merged(incoming.path, params[part], tree, part)
         if part not in stats:
             continue
         if part not in incoming.batch_stats:

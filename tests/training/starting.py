@@ -11,7 +11,7 @@ from tiny import TINY, tiny_config
 
 from loftr2flax.training import network
 from loftr2flax.training.config import MatchConfig
-from loftr2flax.training.start import Loaded, load_start, load_trained
+from loftr2flax.training.start import Loaded, put_in, read_start
 
 DIMS = (6, 10, 16)
 """Widths of the backbone of the LoFTR that starts them."""
@@ -26,14 +26,15 @@ def states(loaded: Loaded) -> dict[str, str]:
 def started(folder: Path, **changes: Any) -> Loaded:
     """Module 1, of that LoFTR's sizes but for the changes."""
     config = tiny_config(folder / "run", **{**_LIKE, **changes})
-    return load_start(_zeros(lambda: network.initial(network.dense_model(config), config)), config)
+    return put_in(_zeros(lambda: network.initial(network.dense_model(config), config)), config, read_start(config))
 
 
 def trained(folder: Path, **changes: Any) -> Loaded:
     """Module 2, the same."""
     options = {**TINY, **_LIKE, "checkpoint_dir": str(folder / "run"), **changes}
     config = MatchConfig(**options)
-    return load_trained(_zeros(lambda: network.initial(network.matcher_model(config, 3), config)), config)
+    zeros = _zeros(lambda: network.initial(network.matcher_model(config, 3), config))
+    return put_in(zeros, config, read_start(config))
 
 
 def _zeros(make: Any) -> Any:

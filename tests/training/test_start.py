@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from starting import DIMS, states, trained
+from starting import DIMS, started, states, trained
 from tiny import tiny_config
 
 from loftr2flax import convert_checkpoint, load_params, open_checkpoint
@@ -13,7 +13,6 @@ from loftr2flax.errors import MappingMismatch
 from loftr2flax.training.export import write_weights
 from loftr2flax.training.fit import WrongNetwork
 from loftr2flax.training.network import dense_model, loftr_config
-from loftr2flax.training.start import load_start
 from loftr2flax.training.step import TrainState
 
 
@@ -162,14 +161,10 @@ def test_separate_sublayers_take_the_layer_twice(start):
 
 
 def test_real_weights_start_a_run(student, tmp_path):
-    config = tiny_config(
-        tmp_path, stride=16, backbone_dims=(8, 16, 32, 32), hidden_dim=32, num_heads=1, transformer_layers=4,
-        image_size=(48, 64), loftr_pretrained_ckpt=str(student),
+    loaded = started(
+        tmp_path, stride=16, backbone_dims=(8, 16, 32, 32), hidden_dim=32, num_heads=1, image_size=(48, 64),
+        loftr_pretrained_ckpt=str(student),
     )  # fmt: skip
-    model = dense_model(config)
-    image = np.zeros((1, 48, 64, 1), np.float32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), image, image)
-    loaded = load_start(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes), config)
     assert states(loaded) == dict.fromkeys(["backbone", "loftr_coarse", "backbone (running statistics)"], "loaded")
 
 

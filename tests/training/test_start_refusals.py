@@ -13,9 +13,7 @@ import pytest
 from starting import states, trained
 
 from loftr2flax.errors import CorruptFile, InputError, Loftr2FlaxError, MappingMismatch
-from loftr2flax.training.config import DenseConfig
 from loftr2flax.training.fit import WrongNetwork
-from loftr2flax.training.start import load_start
 
 
 def with_leaves(source: Path, target: Path, change) -> Path:
@@ -209,11 +207,8 @@ def test_a_prefix_is_for_torch_files(start):
         start("whole.npz", prefix="student")
 
 
-@pytest.mark.parametrize("name", ["a.ckpt", "whole.npz", "coarse.msgpack"])
-def test_nothing_that_is_refused_has_been_put_in(folder, tmp_path, name):
-    """The variables that were given are as they were, whether a start was refused or not."""
-    config = DenseConfig(loftr_pretrained_ckpt=str(folder / name), hidden_dim=16, num_heads=4)
-    variables = {"params": {"loftr_coarse": {"x": np.zeros(3)}}, "batch_stats": {}}
-    with pytest.raises(Loftr2FlaxError):
-        load_start(variables, config)
-    assert list(variables["params"]["loftr_coarse"]) == ["x"]
+def test_a_start_that_is_refused_is_told_before_there_is_a_run(call, tmp_path):
+    """No network is made and no folder left behind for a name that is mistyped."""
+    done = call("train", "dense", "--loftr-pretrained-ckpt", "nothing.npz", "--checkpoint-dir", "run")
+    assert (done.code, done.error) == (3, "nothing.npz: no such file")
+    assert list(tmp_path.iterdir()) == []
