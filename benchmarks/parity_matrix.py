@@ -6,6 +6,7 @@ by the program's own mapping; inputs are scikit-image's photographs; what judges
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,8 @@ import numpy as np
 from benchmarks.side_by_side import folder
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "parity_matrix.md"
-STUDENT = Path(__file__).resolve().parents[2] / "shared" / "data" / "loftr_student" / "LoFTR_teacher.pt"
+_SHARED = Path(os.environ.get("LOFTR2FLAX_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+STUDENT = _SHARED / "data" / "loftr_student" / "LoFTR_teacher.pt"
 LIMIT = 2.0
 SMALL, LARGE, OTHER = (96, 136), (240, 320), (120, 104)
 
