@@ -1,4 +1,9 @@
-"""The same loss on one device, on eight, and in two processes."""
+"""The same loss on one device, on eight, and in two processes.
+
+The rate is small because Adam divides a gradient by its own size: where a gradient is all rounding, rounding becomes a
+step. Weights that were moved by one ulp drift from those that were not by about 2e-4 of the loss in 20 steps at this
+rate, and by 2e-2 at ten times it; more devices do no more than that.
+"""
 
 from __future__ import annotations
 
