@@ -13,7 +13,7 @@ import typer
 from loftr2flax.cli import options
 from loftr2flax.cli.gathered import gathered
 from loftr2flax.cli.output import emit, emit_json, name_of, plural, say, step_bar
-from loftr2flax.errors import UsageError
+from loftr2flax.errors import EnvironmentFault, UsageError
 from loftr2flax.extras import needed
 from loftr2flax.training.config import DenseConfig, MatchConfig, TrainConfig
 
@@ -120,18 +120,29 @@ def _join(distributed: str | None) -> None:
         return
     import jax
 
-    if distributed == "auto":
-        jax.distributed.initialize()
-        return
-    address, *numbers = distributed.split(",")
-    if len(numbers) != 2 or not all(number.isdecimal() for number in numbers) or ":" not in address:
-        raise UsageError(
-            f"--distributed {distributed}: not HOST:PORT,N,RANK", "such as `--distributed localhost:9911,2,0`"
-        )
-    count, rank = map(int, numbers)
-    if rank >= count:
-        raise UsageError(f"--distributed {distributed}: ranks are 0 to {count - 1}", "each process has its own")
-    jax.distributed.initialize(address, count, rank)
+    where: tuple[Any, ...] = ()
+    if distributed != "auto":
+        address, *numbers = distributed.split(",")
+        port = address.rpartition(":")[2]
+        whole = all(number.isascii() and number.isdecimal() and len(number) < 6 for number in [*numbers, port])
+        if len(numbers) != 2 or not whole or ":" not in address or int(port) > 65535:
+            raise UsageError(
+                f"--distributed {distributed}: not HOST:PORT,N,RANK", "such as `--distributed localhost:9911,2,0`"
+            )
+        count, rank = map(int, numbers)
+        if rank >= count:
+            raise UsageError(
+                f"--distributed {distributed}: {count} processes have no rank {rank}", "ranks are 0 to N - 1"
+            )
+        where = (address, count, rank)
+    try:
+        jax.distributed.initialize(*where)
+    except (ValueError, RuntimeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise EnvironmentFault(
+            f"--distributed {distributed}: the processes cannot meet: {reason}",
+            "all of them start with the same HOST:PORT, which process 0 can listen at",
+        ) from error
 
 
 def _talker(verb: str, config: TrainConfig, bar: Callable[[int, int, str], None] | None) -> Any:

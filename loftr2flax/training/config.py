@@ -84,6 +84,8 @@ class TrainConfig:
             )
         if self.hidden_dim % 4:
             raise UsageError(f"hidden_dim={self.hidden_dim}: the position encoding needs a multiple of 4", "choose one")
+        if not self.checkpoint_dir:
+            raise UsageError("checkpoint_dir is empty: files have to go somewhere", "name a folder; `.` is this one")
         levels = 3 if self.stride == 8 else 4
         if self.backbone_dims and (len(self.backbone_dims) != levels or self.backbone_dims[-1] != self.hidden_dim):
             dims = ",".join(map(str, self.backbone_dims))
@@ -164,7 +166,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # bytes that are no text, 2026-13-45, a number of 5,000 digits
         first = str(error).splitlines()[0]
         raise UsageError(f"{path}: not YAML: {first}", "`key: value` on each line") from None
     if value is None:
@@ -180,6 +182,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _checked(one: Any, value: Any) -> Any:
     """The value in its field's own type."""
     default = one.default if one.default is not MISSING else None
+    value = "" if value is None else value
     told, meta = f"{one.name}={_spelled(value)}", one.metadata
     if meta["choices"]:
         if str(value) not in meta["choices"]:
@@ -190,7 +193,7 @@ def _checked(one: Any, value: Any) -> Any:
             raise UsageError(f"{told}: neither true nor false", meta["about"])
         return str(value).lower() == "true"
     if isinstance(default, str):
-        return "" if value is None else str(value)
+        return str(value)
     if isinstance(default, tuple):
         return _checked_tuple(one, value, told)
     if isinstance(value, bool) or not _is_number(value):

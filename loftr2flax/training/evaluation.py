@@ -18,7 +18,11 @@ from loftr2flax.training.pairs import Pair, gathered
 HELD_OUT_SEED = 2**31 - 1
 
 Evaluation = Callable[[Any, Any], dict[str, float]]
-"""Parameters and running statistics → figures."""
+"""Parameters and running statistics → figures; raises `OutputNotFinite`."""
+
+
+class OutputNotFinite(ArithmeticError):
+    """The network gives NaN or infinity: its weights have run away."""
 
 
 def held_out(config: TrainConfig) -> Pair:
@@ -48,7 +52,7 @@ def dense_evaluation(model: DenseRegModel, config: TrainConfig) -> Evaluation:
             np.asarray(confidence(params, stats, pairs["image0"][n : n + 1], pairs["image1"][n : n + 1]))
             for n in range(config.eval_pairs)
         ])  # fmt: skip
-        return dense_figures(found, pairs, config)
+        return dense_figures(_finite(found), pairs, config)
 
     return evaluate
 
@@ -104,7 +108,7 @@ def match_evaluation(model: MatcherModel, config: TrainConfig) -> Evaluation:
         one, other = (np.concatenate([
             np.asarray(embed(params, stats, pairs[name][n : n + 1])) for n in range(config.eval_pairs)
         ]) for name in ("image0", "image1"))  # fmt: skip
-        scores = one @ other.T
+        scores = _finite(one @ other.T)
         same = pairs["label0"][:, None] == pairs["label1"][None, :]
         genuine, strange = scores[same], scores[~same]
         figures = {"genuine": float(genuine.mean()), "equal_error_rate": equal_error_rate(genuine, strange)}
@@ -123,6 +127,12 @@ def equal_error_rate(genuine: np.ndarray, imposter: np.ndarray) -> float:
     admitted = 1 - np.searchsorted(np.sort(imposter), limits, "left") / imposter.size
     nearest = int(np.argmin(np.abs(refused - admitted)))
     return float((refused[nearest] + admitted[nearest]) / 2)
+
+
+def _finite(output: np.ndarray) -> np.ndarray:
+    if not np.isfinite(output).all():
+        raise OutputNotFinite
+    return output
 
 
 def _here(tree: Any) -> Any:

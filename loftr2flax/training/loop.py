@@ -24,7 +24,7 @@ from loftr2flax.training import network, start
 from loftr2flax.training.checkpoints import Checkpoints
 from loftr2flax.training.config import DenseConfig, MatchConfig, TrainConfig
 from loftr2flax.training.curves import draw_curves
-from loftr2flax.training.evaluation import Evaluation, dense_evaluation, match_evaluation
+from loftr2flax.training.evaluation import Evaluation, OutputNotFinite, dense_evaluation, match_evaluation
 from loftr2flax.training.export import write_weights
 from loftr2flax.training.images import ImageSet, open_images
 from loftr2flax.training.metrics import Metrics
@@ -33,7 +33,6 @@ from loftr2flax.training.pairs import batches
 from loftr2flax.training.step import (
     Loss,
     Placement,
-    TrainState,
     dense_objective,
     make_step,
     matcher_objective,
@@ -44,7 +43,7 @@ WEIGHTS, CURVES = "weights.npz", "curves.png"
 
 
 class LossNotFinite(InputError):
-    """The loss became NaN or infinite. The last checkpoint is from before that."""
+    """Loss, gradient or the network's output became NaN or infinite. The last checkpoint is from before that."""
 
     exit_code = 1
 
@@ -157,8 +156,23 @@ def train(
             state = checkpoints.restore(state)
             resumed = int(state.step)
         metrics = Metrics(checkpoints.folder, resumed, enabled=rank == 0)
+
+        def diverged(what: str, step: int) -> LossNotFinite:
+            last = checkpoints.latest
+            saved = "no checkpoint was saved" if last is None else f"the last checkpoint is of step {last}"
+            message = f"{checkpoints.folder}: {what} at step {step}"
+            return LossNotFinite(message, f"a lower --lr, or a smaller --clip-norm; {saved}")
+
+        def look(step: int, epoch: int) -> None:
+            try:
+                figures = task.evaluate(state.params, state.batch_stats)
+            except OutputNotFinite:
+                raise diverged("the network's output is not finite", step) from None
+            metrics.add("evaluation", step, epoch, figures)
+            watcher.evaluated(epoch, figures)
+
         if not resumed:
-            _evaluate(task, state, 0, 0, metrics, watcher)
+            look(0, 0)
 
         clock = _Clock()
         number = resumed
@@ -168,11 +182,9 @@ def train(
             """Writes the metrics of steps that are done; they are fetched here alone, so that steps need not wait."""
             for done, found in jax.device_get(waiting):
                 figures = {name: float(value) for name, value in found.items()}
-                if not math.isfinite(figures["loss"]):
-                    last = checkpoints.latest
-                    message = f"{checkpoints.folder}: the loss is {figures['loss']} at step {done}"
-                    saved = "no checkpoint was saved" if last is None else f"the last checkpoint is of step {last}"
-                    raise LossNotFinite(message, f"a lower --lr, or a smaller --clip-norm; {saved}")
+                for name in ("loss", "gradient"):
+                    if not math.isfinite(figures[name]):
+                        raise diverged(f"the {name} is {figures[name]}", done)
                 if done % config.log_every == 0 or done == steps:
                     metrics.add("train", done, done / per_epoch, {**figures, "lr": float(rate(done - 1))})
                     watcher.stepped(done, steps, figures["loss"])
@@ -187,7 +199,7 @@ def train(
             clock.tick(config.batch_size)
             if number % per_epoch == 0:
                 epoch = number // per_epoch
-                _evaluate(task, state, number, epoch, metrics, watcher)
+                look(number, epoch)
                 if epoch % config.save_every == 0 or number == steps:
                     checkpoints.save(state)
                 clock.rest()
@@ -204,12 +216,6 @@ def train(
         checkpoints.folder, number, steps, resumed, caught[0] if caught else None, looks[0], looks[-1],
         clock.images_per_second, metrics.rows,
     )  # fmt: skip
-
-
-def _evaluate(task: Task, state: TrainState, step: int, epoch: int, metrics: Metrics, watcher: Watcher) -> None:
-    figures = task.evaluate(state.params, state.batch_stats)
-    metrics.add("evaluation", step, epoch, figures)
-    watcher.evaluated(epoch, figures)
 
 
 class _Clock:

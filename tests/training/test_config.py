@@ -27,6 +27,10 @@ from loftr2flax.training.config import DenseConfig, MatchConfig
         ({"num_heads": 7}, "num_heads=7 does not divide hidden_dim=256"),
         ({"backbone_dims": "8,16"}, "backbone_dims=8,16: does not fit stride=8 and hidden_dim=256"),
         ({"lr_scale": "backbone"}, "lr_scale=backbone: not a part and its factor"),
+        ({"image_size": None}, "image_size=: a size has height and width"),
+        ({"lr": None}, "lr=: not a number"),
+        ({"use_loftr": None}, "use_loftr=: neither true nor false"),
+        ({"checkpoint_dir": None}, "checkpoint_dir is empty"),
     ],
 )
 def test_a_value_that_cannot_be(changes, words):
@@ -51,6 +55,8 @@ def test_yaml_is_overruled_by_flags_and_comes_back(tmp_path):
         ("lr: 1\nlr: 2", "lr comes twice"),
         ("- lr", "not a mapping"),
         ("lr: [", "not YAML"),
+        ("seed: 2026-13-45", "not YAML: month must be in"),
+        (f"seed: {'9' * 5000}", "not YAML: Exceeds the limit"),
     ],
 )
 def test_yaml_that_will_not_do(tmp_path, text, words):

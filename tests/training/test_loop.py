@@ -145,6 +145,44 @@ def test_a_loss_that_is_not_a_number(config, monkeypatch):
         assert checkpoints.latest == 2
 
 
+def test_a_gradient_that_is_not_a_number(config, monkeypatch):
+    """The loss of that step is still a number: the weights would not be."""
+    real = loop.dense_objective
+
+    def bent(model, config):
+        loss = real(model, config)
+
+        def kinked(params, stats, batch):
+            value, rest = loss(params, stats, batch)
+            return value + jax.numpy.sqrt(0 * jax.numpy.sum(jax.tree.leaves(params)[0])), rest
+
+        return kinked
+
+    monkeypatch.setattr(loop, "dense_objective", bent)
+    with pytest.raises(LossNotFinite, match="the gradient is nan at step 1") as caught:
+        train(config, dense_task)
+    assert "no checkpoint was saved" in caught.value.hint
+
+
+@pytest.mark.parametrize("module", ["dense", "match"])
+def test_weights_that_run_away(call, tmp_path, module):
+    done = call("train", module, *tiny_options(lr=10, num_epochs=1), "--checkpoint-dir", "run")
+    assert done.code == 1
+    assert done.error == f"{tmp_path / 'run'}: the network's output is not finite at step 2"
+    assert not (tmp_path / "run/weights.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [("x", 2), ("localhost,2,0", 2), ("localhost:abc,1,0", 2), ("localhost:99999,1,0", 2), ("localhost:9911,2,2", 2),
+     ("localhost:9911,2", 2), ("localhost:9911,٢,0", 2), ("auto", 4)],
+)  # fmt: skip
+def test_processes_that_cannot_meet(tmp_path, words, code):
+    done = run_program("train", "dense", "--distributed", words, "--checkpoint-dir", "run", cwd=tmp_path)
+    assert (done.code, done.error.split(": ")[0]) == (code, f"--distributed {words}")
+    assert not (tmp_path / "run").exists()
+
+
 FULL_DISK = """
 import resource, signal
 from loftr2flax.training.checkpoints import Checkpoints
