@@ -131,9 +131,11 @@ def _array(path: Path, tokens: Tokens, name: str, extension: Token) -> Leaf:
         raise CorruptFile(f"{path}: {what}: the type has no name", FETCH_AGAIN)
     dtype = tokens.take(code.length, what).decode("latin-1")
     data = tokens.token(what)
+    if data.kind not in ("str", "bytes"):
+        raise CorruptFile(f"{path}: {what}: its elements are no bytes", FETCH_AGAIN)
     offset = tokens.position
     tokens.skip(data.length, what)
-    if data.kind not in ("str", "bytes") or tokens.position != end:
+    if tokens.position != end:
         raise CorruptFile(
             f"{path}: {what}: its bytes end at {tokens.position}, its extension at byte {end}", FETCH_AGAIN
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgpack
@@ -63,6 +64,8 @@ _tree("dtype_a_number", _array(dtype=7))
 _tree("dtype_of_another_size", _array(dtype="float64"))
 _tree("data_a_number", _array(data=7))
 _tree("triple_of_two", msgpack.ExtType(1, msgpack.packb(((3, 2), "float32"))))
+_tree("elements_that_are_a_number", _array(data=math.nan))
+_tree("elements_that_are_a_list", _array(data=[1, 2, 3]))
 _tree("triple_with_junk", msgpack.ExtType(1, msgpack.packb(((3, 2), "float32", _DATA)) + b"\1"))
 _tree("truth_values_that_are_neither", _array(dtype="bool", data=b"\0\1\2\0\1\0"))
 
