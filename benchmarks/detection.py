@@ -39,7 +39,7 @@ class Trial:
 def sample(seed: int) -> Path:
     """A folder with ``small.ckpt`` of one seed and its conversions."""
     from loftr2flax.convert import convert_checkpoint
-    from loftr2flax.sample import SampleSizes, write_sample
+    from tools.sample import SampleSizes, write_sample
 
     place = folder() / "detection" / str(seed)
     place.mkdir(parents=True, exist_ok=True)
@@ -228,7 +228,7 @@ def _document(rows: list[str]) -> str:
     table = "\n".join(rows)
     return f"""# What `verify parity` catches
 
-Written by `python -m benchmarks detection`. The network is the package's own sample (`loftr2flax.sample`): a whole
+Written by `python -m benchmarks detection`. The network is the project's own sample (`tools.sample`): a whole
 LoFTR at 1/8 with random weights, backbone of 16, 24 and 32 channels, {LAYERS} coarse layers of width 32 with {HEADS}
 heads, 2 fine layers of width 16. Images are made from a seed, {SIZES[0][0]}×{SIZES[0][1]}, once without and once with
 masks.

@@ -54,7 +54,7 @@ def sweep(subject: Subject) -> Sweep:
     """Every seed of one network: its runs, r of every array as a share of its limit, and the alarms."""
     from loftr2flax.convert import convert_checkpoint
     from loftr2flax.parity import verify_parity
-    from loftr2flax.sample import SampleSizes, write_sample
+    from tools.sample import SampleSizes, write_sample
 
     found = Sweep(0, [], [])
     for seed in range(SEEDS):

@@ -46,7 +46,7 @@ class Timed:
 def full_size() -> tuple[Path, Path]:
     """A full-size checkpoint with random weights, and its conversion."""
     from loftr2flax.convert import convert_checkpoint
-    from loftr2flax.sample import SampleSizes, write_sample
+    from tools.sample import SampleSizes, write_sample
 
     place = folder() / "parity"
     place.mkdir(exist_ok=True)

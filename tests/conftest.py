@@ -8,11 +8,15 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 from program import Outcome, run_program
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background; the programs under test would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no fault of a test
+hypothesis.settings.load_profile("untimed")
 
 SHARED = Path(os.environ.get("LOFTR2FLAX_SHARED", Path(__file__).parents[2] / "shared"))
 

@@ -18,7 +18,7 @@ from oracle import torch_state
 from program import Outcome
 
 from loftr2flax import load_loftr_weights
-from loftr2flax.sample import write_sample
+from tools.sample import write_sample
 
 Run = Callable[..., Outcome]
 AGAIN = "fetch or copy the file again; nothing else makes it readable"

@@ -17,7 +17,7 @@ import yaml
 from program import Outcome, run_program
 from test_findings import log_commands, read_junit
 
-from loftr2flax.sample import SampleSizes, write_sample
+from tools.sample import SampleSizes, write_sample
 
 ROOT = Path(__file__).parents[1]
 WORKFLOW = yaml.safe_load((ROOT / "docs" / "ci" / "github-actions.yml").read_text("utf-8"))

@@ -15,7 +15,7 @@ from program import Outcome, run_program
 
 from loftr2flax import load_loftr_weights
 from loftr2flax.cli import app, output
-from loftr2flax.sample import write_sample
+from tools.sample import write_sample
 
 Run = Callable[..., Outcome]
 PROGRAM = [sys.executable, "-m", "loftr2flax"]

@@ -11,7 +11,7 @@ from program import Outcome
 
 from loftr2flax import convert_checkpoint
 from loftr2flax.mapping import mappings_folder
-from loftr2flax.sample import SampleSizes, write_sample
+from tools.sample import SampleSizes, write_sample
 
 Run = Callable[..., Outcome]
 SHIPPED = ["ifvit_jax", "loftr", "loftr_coarse"]

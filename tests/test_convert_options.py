@@ -17,7 +17,7 @@ from program import Outcome, words_of
 
 from loftr2flax import convert_checkpoint, load_loftr_weights
 from loftr2flax.errors import MappingMismatch
-from loftr2flax.sample import SampleSizes, write_sample
+from tools.sample import SampleSizes, write_sample
 
 Run = Callable[..., Outcome]
 

@@ -20,7 +20,7 @@ from loftr2flax import convert_checkpoint
 from loftr2flax.compare.diff import diff_checkpoints
 from loftr2flax.escaping import name_of, printable
 from loftr2flax.findings import Finding, Findings, github, junit, of_diff, of_parity
-from loftr2flax.sample import SampleSizes, write_sample
+from tools.sample import SampleSizes, write_sample
 
 Run = Callable[..., Outcome]
 HOSTILE = [
@@ -65,7 +65,7 @@ def _read(text: str) -> str:
     return text
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(collections)
 def test_any_name_comes_through_github(found: Findings) -> None:
     *errors, answer = log_commands("\n".join(github.commands(found)))
@@ -80,7 +80,7 @@ def test_any_name_comes_through_github(found: Findings) -> None:
     assert (f"{more} more" in answer[2].removeprefix(name_of(f"{found.subject}: {found.answer}"))) is (more > 0)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(collections)
 def test_any_name_comes_through_markdown(found: Findings) -> None:
     text = github.summary(found)
@@ -131,7 +131,7 @@ def read_junit(text: str) -> ElementTree.Element:
     return root
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(collections)
 def test_any_name_comes_through_junit(found: Findings) -> None:
     text = junit.document(found)

@@ -19,7 +19,7 @@ from oracle import flattened, ifvit_leaves, torch_state
 from loftr2flax import convert_checkpoint, load_loftr_weights, load_params, merge_params
 from loftr2flax.errors import InputError, MappingMismatch, MissingInput, UsageError
 from loftr2flax.flaxtree import nested
-from loftr2flax.sample import SampleSizes, write_sample
+from tools.sample import SampleSizes, write_sample
 
 WIDTH, DEPTH = 12, 8
 

@@ -15,7 +15,7 @@ from program import Outcome
 from loftr2flax import convert_checkpoint, inspect_checkpoint, load_mapping, open_checkpoint
 from loftr2flax.cli.app import build_app
 from loftr2flax.plan import Wishes, build_plan
-from loftr2flax.sample import SampleSizes, write_sample
+from tools.sample import SampleSizes, write_sample
 
 Run = Callable[..., Outcome]
 

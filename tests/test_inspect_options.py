@@ -26,7 +26,7 @@ from loftr2flax.cli.output import cut_middle
 from loftr2flax.inspection.natural import natural_key
 from loftr2flax.inspection.rows import branch_of, cut, fold_rows
 from loftr2flax.inspection.statistics import BLOCK, LeafStats, StatsGathering
-from loftr2flax.sample import SampleSizes, write_sample
+from tools.sample import SampleSizes, write_sample
 
 Run = Callable[..., Outcome]
 DOCS = Path(__file__).parents[1] / "docs"

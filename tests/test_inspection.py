@@ -12,7 +12,7 @@ from oracle import torch_state
 from program import Outcome, words_of
 
 from loftr2flax import convert_checkpoint, inspect_checkpoint
-from loftr2flax.sample import SampleSizes, write_sample
+from tools.sample import SampleSizes, write_sample
 
 Run = Callable[..., Outcome]
 

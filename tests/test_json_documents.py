@@ -16,7 +16,7 @@ from schemas import FOLDER, SCHEMAS, validated
 
 from loftr2flax import convert_checkpoint
 from loftr2flax.cli.app import build_app
-from loftr2flax.sample import SampleSizes, write_sample
+from tools.sample import SampleSizes, write_sample
 
 Run = Callable[..., Outcome]
 

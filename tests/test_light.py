@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from loftr2flax.sample import write_sample
+from tools.sample import write_sample
 
 HEAVY = {
     "torch", "jax", "jaxlib", "flax", "kornia", "optax", "orbax", "tensorflow", "safetensors", "msgpack", "requests",

@@ -20,7 +20,7 @@ from loftr2flax.errors import CorruptFile, MappingMismatch, UsageError
 from loftr2flax.matching import Weights, load_weights, match_images
 from loftr2flax.matching.weights import NoMatcher
 from loftr2flax.models.loftr import LoFTRConfig
-from loftr2flax.sample import write_sample
+from tools.sample import write_sample
 
 Call = Callable[..., Outcome]
 PHOTO = Path(data.__file__).parent / "camera.png"

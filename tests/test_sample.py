@@ -11,7 +11,7 @@ from oracle import torch_state
 
 from loftr2flax import inspect_checkpoint
 from loftr2flax.errors import OutputExists
-from loftr2flax.sample import SampleSizes, sample_shapes, write_sample
+from tools.sample import SampleSizes, sample_shapes, write_sample
 
 PUBLISHED = SampleSizes(stages=(128, 196, 256), coarse_width=256, coarse_layers=8, fine_width=128, fine_layers=2)
 

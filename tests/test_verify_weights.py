@@ -15,7 +15,7 @@ from program import Outcome
 from loftr2flax import convert_checkpoint, load_loftr_weights
 from loftr2flax.compare import verify_weights
 from loftr2flax.compare.leaves import bit_difference
-from loftr2flax.sample import write_sample
+from tools.sample import write_sample
 
 Run = Callable[..., Outcome]
 KERNEL = "params/loftr_coarse/layers_2/mlp_2/kernel"

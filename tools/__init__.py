@@ -1,1 +1,1 @@
-"""Pages of the documentation that are made from the program itself."""
+"""What serves those who work on the project, and does not ship: pages made from the program, and sample checkpoints."""

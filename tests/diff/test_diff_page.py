@@ -18,7 +18,7 @@ from program import on_terminal, run_program
 
 from loftr2flax.compare.values import KINDS
 from loftr2flax.errors import UsageError
-from loftr2flax.sample import SampleSizes, write_sample
+from tools.sample import SampleSizes, write_sample
 
 
 def test_as_a_difftool_of_git(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def names(seen: list[Seen | None]) -> list[str]:
 
 
 @given(pairs())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_every_leaf_is_in_one_finding(trees: tuple[dict[str, np.ndarray], dict[str, np.ndarray]]) -> None:
     left, right = trees
     found = compare(left, right)
@@ -94,7 +94,7 @@ def test_every_leaf_is_in_one_finding(trees: tuple[dict[str, np.ndarray], dict[s
 
 
 @given(TREES)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_tree_is_the_same_as_itself(tree: dict[str, np.ndarray]) -> None:
     found = compare(tree, tree)
     assert found.counts == ({"same": len(tree)} if tree else {})
@@ -102,7 +102,7 @@ def test_a_tree_is_the_same_as_itself(tree: dict[str, np.ndarray]) -> None:
 
 
 @given(pairs())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_order_of_the_two_does_not_matter(trees: tuple[dict[str, np.ndarray], dict[str, np.ndarray]]) -> None:
     there, back = Counter(compare(*trees).counts), Counter(compare(*trees[::-1]).counts)
     back["added"], back["removed"] = back["removed"], back["added"]
@@ -110,7 +110,7 @@ def test_the_order_of_the_two_does_not_matter(trees: tuple[dict[str, np.ndarray]
 
 
 @given(pairs())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_tolerance_accepts_no_more_than_it_says(
     trees: tuple[dict[str, np.ndarray], dict[str, np.ndarray]],
 ) -> None:

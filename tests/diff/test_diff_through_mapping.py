@@ -12,7 +12,7 @@ import torch
 from program import Outcome
 
 from loftr2flax import convert_checkpoint, diff_checkpoints, load_loftr_weights
-from loftr2flax.sample import SampleSizes, write_sample
+from tools.sample import SampleSizes, write_sample
 
 Run = Callable[..., Outcome]
 MERGE = "params/loftr_coarse/layers_1/merge/kernel"

@@ -12,7 +12,7 @@ import pytest
 from conversion import Conversion, made
 
 from loftr2flax import convert_checkpoint
-from loftr2flax.sample import write_sample
+from tools.sample import write_sample
 
 COMMANDS = {
     "npz": "a.ckpt -m loftr -o out.npz",

@@ -10,7 +10,7 @@ import pytest
 from website import Website
 
 from loftr2flax.fetch import download
-from loftr2flax.sample import write_sample
+from tools.sample import write_sample
 
 pytest.importorskip("requests", reason="the extra `fetch` is not installed")
 

@@ -77,7 +77,7 @@ def test_our_bytes_are_flaxs_bytes(tmp_path):
     assert path.read_bytes() == flax.serialization.msgpack_serialize(_nested(leaves))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(leaves=trees())
 def test_any_tree_goes_both_ways(tmp_path, leaves):
     path = write(tmp_path / "out.msgpack", "msgpack", leaves, force=True)
@@ -86,7 +86,7 @@ def test_any_tree_goes_both_ways(tmp_path, leaves):
         assert_holds(checkpoint, leaves)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(leaves=trees())
 def test_large_leaves_are_chunked_as_flax_does(tmp_path, leaves):
     with pytest.MonkeyPatch.context() as patch:

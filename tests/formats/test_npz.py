@@ -61,7 +61,7 @@ def test_fortran_order_and_big_endian_are_made_plain(tmp_path):
         assert all(checkpoint.read(name).flags.c_contiguous for name in checkpoint.infos)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(leaves=trees())
 def test_any_tree_goes_both_ways(tmp_path, leaves):
     path = write(tmp_path / "out.npz", "npz", leaves, force=True)

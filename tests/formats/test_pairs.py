@@ -53,7 +53,7 @@ def test_any_state_goes_from_any_format_to_any_other(
 ) -> None:
     folder = tmp_path_factory.mktemp("pair")
 
-    @settings(max_examples=12, deadline=None, database=None)
+    @settings(max_examples=12, database=None)
     @given(states())
     def run(state: dict[str, torch.Tensor]) -> None:
         leaves = {name.replace(".", "/"): _array(tensor) for name, tensor in state.items()}

@@ -61,7 +61,7 @@ def test_the_librarys_file_is_what_we_read(tmp_path):
         assert checkpoint.separator == "."
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(leaves=trees(without=_WITHOUT))
 def test_any_tree_goes_both_ways(tmp_path, leaves):
     path = write(tmp_path / "out.safetensors", "safetensors", leaves, force=True)

@@ -78,7 +78,7 @@ def test_every_type_has_a_name_and_a_test() -> None:
     assert {str(dtype).removeprefix("torch.") for dtype in DTYPES} == set(dtypes.NAMES)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_any_shape_stride_offset_and_type(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     path = tmp_path_factory.mktemp("any") / "w.pt"

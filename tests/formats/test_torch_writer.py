@@ -51,7 +51,7 @@ def test_our_file_is_what_we_read(tmp_path, container):
         assert (checkpoint.format, checkpoint.separator) == ("torch", ".")
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(leaves=trees("."))
 def test_any_state_dict_goes_to_torch(tmp_path, leaves):
     path = write(tmp_path / "out.pt", "torch", leaves, force=True)

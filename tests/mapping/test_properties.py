@@ -91,7 +91,7 @@ def _shape(side, bindings, known):
     return tuple(shape)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(lines())
 def test_random_layouts_there_and_back(line):
     text, known, name, side = line
@@ -113,7 +113,7 @@ def test_random_layouts_there_and_back(line):
         np.testing.assert_array_equal(back[key], array)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_a_name_that_is_written_is_read_again(data):
     indices = {
@@ -144,7 +144,7 @@ def test_a_name_that_is_written_is_read_again(data):
 _WORDS = ["layers", ".", "0", "1", "10", "007", "q", "_", "{0..1}", "99999999999999999999", "²"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.lists(st.sampled_from(_WORDS), min_size=1, max_size=5).map("".join), max_size=30))
 def test_a_fold_stands_for_exactly_its_names(names):
     folded = fold(names)
@@ -211,14 +211,14 @@ def broken(draw):
     return text
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(broken())
 def test_broken_text_raises_nothing_but_a_mapping_error(text):
     faults = _faults(text)
     assert all(fault.place is not None for fault in faults)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.binary(max_size=200))
 def test_random_bytes_raise_nothing_but_a_mapping_error(data):
     with pytest.raises(MappingError):

@@ -106,7 +106,7 @@ def test_odd_but_sound_lines_are_let_in(text: str) -> None:
     assert seen(f"mapping: odd/1\n{text}\n") == []
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, derandomize=True)
 @given(broken())
 def test_what_the_parser_takes_is_let_in(text: str) -> None:
     try:

@@ -12,7 +12,7 @@ import pytest
 from small_loftr import HEADS
 
 from loftr2flax.convert import convert_checkpoint
-from loftr2flax.sample import SampleSizes, write_sample
+from tools.sample import SampleSizes, write_sample
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: small networks on many threads only wait
 

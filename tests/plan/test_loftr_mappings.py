@@ -12,7 +12,7 @@ from loftr2flax.errors import CopiesDiffer, MappingMismatch
 from loftr2flax.formats import open_checkpoint
 from loftr2flax.mapping import load_mapping
 from loftr2flax.plan import PrefixNotFound, Wishes, build_plan
-from loftr2flax.sample import SampleSizes, write_sample
+from tools.sample import SampleSizes, write_sample
 
 _DOCUMENTED = {"q_proj": "linear_q", "k_proj": "linear_k", "v_proj": "linear_v", "merge": "linear_out", "mlp": "ffn"}
 

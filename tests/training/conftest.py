@@ -11,9 +11,9 @@ from starting import DIMS, started
 from tiny import tiny_config
 
 from loftr2flax import convert_checkpoint
-from loftr2flax.sample import SampleSizes, write_sample
 from loftr2flax.training.config import DenseConfig
 from loftr2flax.training.start import Loaded
+from tools.sample import SampleSizes, write_sample
 
 
 @pytest.fixture(scope="session", autouse=True)

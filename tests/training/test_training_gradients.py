@@ -10,11 +10,11 @@ from tiny import tiny_config
 from loftr2flax import load_params
 from loftr2flax.convert import convert_checkpoint
 from loftr2flax.models.loftr.reference import TorchLoFTR
-from loftr2flax.sample import SampleSizes, write_sample
 from loftr2flax.training.images import open_images
 from loftr2flax.training.network import dense_model, loftr_config
 from loftr2flax.training.pairs import gathered
 from loftr2flax.training.step import dense_objective
+from tools.sample import SampleSizes, write_sample
 
 torch = pytest.importorskip("torch")
 

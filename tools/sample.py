@@ -1,4 +1,4 @@
-"""A small LoFTR checkpoint in the official layout, with random weights: for the demonstration and for trials."""
+"""A small LoFTR checkpoint in the official layout, with random weights: for tests and benchmarks."""
 
 from __future__ import annotations
 
