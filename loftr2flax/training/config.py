@@ -166,8 +166,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:  # bytes that are no text, 2026-13-45, a number of 5,000 digits
-        first = str(error).splitlines()[0]
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
+        # bytes that are no text, 2026-13-45, 5,000 digits, `!!bool perhaps`, `!!timestamp soon`
+        first = next(iter(str(error).splitlines()), type(error).__name__)
         raise UsageError(f"{path}: not YAML: {first}", "`key: value` on each line") from None
     if value is None:
         return {}
@@ -207,7 +208,8 @@ def _checked(one: Any, value: Any) -> Any:
 
 def _checked_tuple(one: Any, value: Any, told: str) -> tuple[Any, ...]:
     if one.name in ("freeze", "lr_scale"):
-        return tuple(map(str, value.split(",") if isinstance(value, str) and value else value or ()))
+        entries = value.split(",") if isinstance(value, str) and value else value or ()
+        return tuple(str(entry).strip() for entry in entries)
     parts = str(value).replace("x", ",").split(",") if isinstance(value, str | int) else list(value)
     parts = [part for part in parts if str(part).strip()]
     if one.name == "image_size" and len(parts) == 1:

@@ -57,6 +57,8 @@ def test_yaml_is_overruled_by_flags_and_comes_back(tmp_path):
         ("lr: [", "not YAML"),
         ("seed: 2026-13-45", "not YAML: month must be in"),
         (f"seed: {'9' * 5000}", "not YAML: Exceeds the limit"),
+        ("seed: !!bool perhaps", "not YAML: 'perhaps'"),
+        ("seed: !!timestamp soon", "not YAML: "),
     ],
 )
 def test_yaml_that_will_not_do(tmp_path, text, words):
@@ -71,6 +73,10 @@ def test_a_near_key_is_named():
     with pytest.raises(UsageError) as caught:
         DenseConfig.from_sources(None, {"imagesize": 3})
     assert caught.value.hint == "did you mean image_size?"
+
+
+def test_parts_may_have_spaces_between():
+    assert DenseConfig(freeze="backbone, loftr_fine").freeze == ("backbone", "loftr_fine")
 
 
 def test_modules_have_their_own_keys():
