@@ -24,20 +24,28 @@ class Identity(NamedTuple):
       config: what the shapes say: ``resolution`` ("8_2": coarse features at 1/8, fine ones at 1/2), ``backbone_widths``
         (the stem, then each stage), ``coarse_layers``, ``coarse_width``, ``fine_layers``, ``fine_width``, ``matching``.
       assumed: what no shape says, by the mapping's facts: heads, kind of attention, epsilons, temperature.
+      stated: those of them that the file's own record states.
     """
 
     model: str
     sentence: str
     config: Mapping[str, Any]
     assumed: Mapping[str, Any]
+    stated: Mapping[str, Any]
 
 
-UNKNOWN = Identity("", "", {}, {})
+UNKNOWN = Identity("", "", {}, {}, {})
 """Nothing that a shipped mapping knows."""
 
 
-def identify(plan: Plan, inputs: Mapping[str, LeafInfo]) -> Identity:
-    """The model that a plan's Flax side describes; ``inputs`` are the headers that the plan was made for."""
+def identify(plan: Plan, inputs: Mapping[str, LeafInfo], stated: Mapping[str, Any]) -> Identity:
+    """The model that a plan's Flax side describes.
+
+    Args:
+      plan: it moves what the model has.
+      inputs: the headers that the plan was made for.
+      stated: facts by the file's own record.
+    """
     backward = (
         {name: inputs[name] for move in plan.moves for name in move.inputs} if plan.direction == "reverse" else {}
     )
@@ -46,8 +54,8 @@ def identify(plan: Plan, inputs: Mapping[str, LeafInfo]) -> Identity:
     if model not in ("loftr", "loftr_coarse"):
         return UNKNOWN
     config = _coarse(tree) if model == "loftr_coarse" else _matcher(plan, tree)
-    assumed = {name: value for name, value in plan.mapping.facts.items() if name != "model"}
-    return Identity(model, _sentence(model, config), config, assumed)
+    assumed = {name: value for name, value in plan.mapping.facts.items() if name not in {"model", *stated}}
+    return Identity(model, _sentence(model, config), config, assumed, stated)
 
 
 def _coarse(tree: Mapping[str, LeafInfo]) -> dict[str, Any]:

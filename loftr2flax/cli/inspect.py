@@ -138,7 +138,12 @@ def _describe(found: Inspection) -> dict[str, Any]:
         "prefix": found.prefix,
         "looks_like": found.looks_like,
         "optimizer": found.has_optimizer,
-        "model": {"name": found.model.model, "config": found.model.config, "assumed": found.model.assumed}
+        "model": {
+            "name": found.model.model,
+            "config": found.model.config,
+            "assumed": found.model.assumed,
+            "stated": found.model.stated,
+        }
         if found.model.model
         else None,
         "fits": [{"mapping": f.mapping, "claims": f.claims, "absent": list(f.absent)} for f in found.fits],

@@ -244,7 +244,12 @@ def _model(found: Inspection) -> Iterator[tuple[str, str]]:
         )
         if told:
             yield "shapes say", "; ".join(told)
-        assumed = ", ".join(f"{name} {_fact(value)}" for name, value in found.model.assumed.items())
+        stated, assumed = (
+            ", ".join(f"{name} {_fact(value)}" for name, value in facts.items())
+            for facts in (found.model.stated, found.model.assumed)
+        )
+        if stated:
+            yield "stated", stated
         if assumed:
             yield "assumed", f"{assumed}; no shape tells, `convert --fact NAME=VALUE` says otherwise"
     if found.fits:

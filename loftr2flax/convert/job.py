@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from loftr2flax.checkpoint import Checkpoint
-from loftr2flax.convert.facts import with_facts
+from loftr2flax.convert.facts import recorded_facts, spelled, with_facts
 from loftr2flax.convert.fitting import find_plan
 from loftr2flax.convert.loss import check_losses, kept_names
 from loftr2flax.convert.provenance import Kept, Memory, forward_record, reverse_record
@@ -86,6 +86,8 @@ class Job(NamedTuple):
     found: bool
     container: str
     digest: FileHash | None
+    stated: Mapping[str, Any]
+    """Facts that the source's record has otherwise than the mapping."""
 
     def conversion(self, *, written: bool) -> Conversion:
         """The value that describes it."""
@@ -131,6 +133,14 @@ class Job(NamedTuple):
 
     def _notes(self) -> list[str]:
         notes = []
+        if self.stated:
+            listed = ", ".join(f"{name}={spelled(value)}" for name, value in self.stated.items())
+            where = (
+                "; the output's record keeps them, a torch network has to be told"
+                if self.plan.direction == "reverse"
+                else ""
+            )
+            notes.append(f"{self.source.path} states {listed}, unlike the mapping{where}")
         if self.plan.direction == "reverse":
             name, sha256 = self.memory.mapping
             mapping = self.plan.mapping
@@ -173,9 +183,12 @@ def prepared(
             container = memory.container if order.state_dict is None else order.state_dict
         wishes = Wishes(order.prefix, order.dtype, order.choose, memory.groups)
         plan = _plan(checkpoint, mapping, order, wishes, memory)
+        stated = recorded_facts(checkpoint, plan.mapping)
+        unlike = {name: value for name, value in stated.items() if value != plan.mapping.facts[name]}
+        plan = plan._replace(mapping=with_facts(plan.mapping, {**stated, **order.facts}))
         _check_readable(checkpoint, plan)
         digest = begun if begun is not None and begun.files == checkpoint.files else None
-        yield Job(checkpoint, target, format, order, plan, memory, order.mapping is None, container, digest)
+        yield Job(checkpoint, target, format, order, plan, memory, order.mapping is None, container, digest, unlike)
 
 
 def _check_direction(checkpoint: Checkpoint, order: Order) -> None:
@@ -196,8 +209,6 @@ def _plan(checkpoint: Checkpoint, mapping: TensorMapping | None, order: Order, w
         plan = find_plan(checkpoint.infos, direction, wishes, path)
     else:
         plan = build_plan(mapping, checkpoint.infos, direction, wishes, path)
-    if order.facts:
-        plan = plan._replace(mapping=with_facts(plan.mapping, order.facts))
     return remembered(plan, memory, order.prefix) if order.reverse else plan
 
 

@@ -6,10 +6,12 @@ import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from fnmatch import fnmatchcase
+from typing import Any
 
 from loftr2flax.checkpoint import Checkpoint
+from loftr2flax.convert.facts import recorded_facts
 from loftr2flax.convert.fitting import fitting_plans
-from loftr2flax.errors import Fault, MappingMismatch, UsageError
+from loftr2flax.errors import CorruptFile, Fault, MappingMismatch, UsageError
 from loftr2flax.filehash import FileHash
 from loftr2flax.formats import open_checkpoint
 from loftr2flax.identity import UNKNOWN, identify
@@ -60,6 +62,7 @@ def inspect_checkpoint(
         direction: Direction = "forward" if checkpoint.separator == "." else "reverse"
         plans, refused = _plans(checkpoint, direction)
         best = plans[0] if plans else None
+        stated, damage = _stated(checkpoint, best)
         matched, idle = _matched(checkpoint, only)
         names = in_order(checkpoint.infos, matched, order, checkpoint.separator)
         wanted = (
@@ -76,11 +79,11 @@ def inspect_checkpoint(
             contents.containers,
             contents.unread,
             contents.foreign,
-            contents.notes,
+            (*contents.notes, *damage),
             contents.provenance,
             direction,
             best.root if best else "",
-            identify(best, checkpoint.infos) if best else UNKNOWN,
+            identify(best, checkpoint.infos, stated) if best else UNKNOWN,
             tuple(Fit(p.mapping.stem, len(checkpoint.infos) - len(p.outside), p.absent) for p in plans),
             _obstacles(refused) if not plans else (),
             state_dict,
@@ -89,6 +92,14 @@ def inspect_checkpoint(
             whole.hexdigest() if whole else "",
             idle,
         )
+
+
+def _stated(checkpoint: Checkpoint, best: Plan | None) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The facts in the file's record; a damaged one is a note, since it makes no file unreadable."""
+    try:
+        return (recorded_facts(checkpoint, best.mapping) if best else {}), ()
+    except CorruptFile as error:
+        return {}, (error.message.removeprefix(f"{checkpoint.path}: "),)
 
 
 def _hashing(checkpoint: Checkpoint, hashes: bool) -> AbstractContextManager[FileHash | None]:

@@ -99,7 +99,7 @@ def load_weights(
             return _fitted(checkpoint.path, leaves, _stated(checkpoint), asked, converted=False)
     with prepared(path, None, Order(MAPPING, state_dict=state_dict, limits=limits)) as job:
         leaves = {move.leaf: array.copy() for move, array in stream(job.plan.moves, job.source)}
-        return _fitted(job.source.path, leaves, {}, asked, converted=True)
+        return _fitted(job.source.path, leaves, _stated(job.source), asked, converted=True)
 
 
 def _fitted(

@@ -7,11 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from loftr2flax.errors import MissingInput, UsageError
 from loftr2flax.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 ENDINGS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".tif", ".tiff", ".webp")
 """What is taken for an image, in capitals too."""
@@ -134,7 +138,7 @@ def _trouble(path: Path) -> str | None:
 
     try:
         with Image.open(path) as file:
-            file.load()
+            _grey(file)
     except Image.DecompressionBombError:
         return "too many pixels"
     except (OSError, SyntaxError, ValueError) as error:
@@ -147,5 +151,30 @@ def _read(path: Path, size: tuple[int, int]) -> np.ndarray:
     from PIL import Image, ImageOps
 
     with Image.open(path) as file:
-        grey = ImageOps.pad(file.convert("L"), (size[1], size[0]), Image.Resampling.LANCZOS, color=255)
+        grey = ImageOps.pad(_grey(file), (size[1], size[0]), Image.Resampling.LANCZOS, color=255)
         return np.asarray(grey, np.float32) / 255
+
+
+def _grey(file: Image.Image) -> Image.Image:
+    """The picture in 8 bits of grey; what is transparent lies on white.
+
+    Scanners write 10 to 16 bits too: such numbers are parts of the least of 8, 10, 12, 14 and 16 bits that holds them
+    all. Real numbers are parts of 1, or of 255 where one is above 1.
+
+    Raises:
+      ValueError: its numbers are below zero, above 16 bits or not finite.
+    """
+    from PIL import Image
+
+    if file.mode.startswith(("I", "F")):
+        values = np.asarray(file, np.float64)
+        most = values.max(initial=0)
+        steps = (1, 255) if file.mode == "F" else [2**bits - 1 for bits in (8, 10, 12, 14, 16)]
+        if not np.isfinite(values).all() or values.min(initial=0) < 0 or most > steps[-1]:
+            raise ValueError(f"its numbers are not 0 to {steps[-1]}")
+        white = next(step for step in steps if most <= step)
+        return Image.fromarray(np.rint(255 * values / white).astype(np.uint8))
+    if file.has_transparency_data:
+        picture = file.convert("RGBA")
+        file = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return file.convert("L")

@@ -15,6 +15,7 @@ import numpy as np
 
 from loftr2flax.checkpoint import Checkpoint, told_choice
 from loftr2flax.convert import Order, prepared
+from loftr2flax.convert.facts import recorded_facts
 from loftr2flax.convert.provenance import stated_facts
 from loftr2flax.convert.stream import stream
 from loftr2flax.errors import InputError, UsageError
@@ -39,7 +40,7 @@ class Incoming(NamedTuple):
     Attributes:
       path: the file, as it was named.
       params, batch_stats: ``{part: tree}``.
-      facts: what the file's record says that weights do not show; empty for a torch file.
+      facts: what the file's record says that weights do not show; empty for most torch files.
       notes: things to tell, each one line.
     """
 
@@ -121,7 +122,7 @@ def _converted(path: Path, mapping: str, config: TrainConfig, limits: Limits) ->
     order = Order(mapping, state_dict=config.state_dict or None, prefix=config.prefix or None, limits=limits)
     with prepared(path, None, order) as job:
         leaves = {move.leaf: array.copy() for move, array in stream(job.plan.moves, job.source)}
-    return _parts(str(path), leaves, {})
+        return _parts(str(path), leaves, recorded_facts(job.source, job.plan.mapping))
 
 
 def _parts(path: str, leaves: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> Incoming:

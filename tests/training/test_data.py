@@ -154,6 +154,45 @@ def test_a_folder_with_broken_images(tmp_path):
     assert gathered(config, train, 2)["image0"].shape == (2, 32, 48, 1)
 
 
+def _ink(grey: np.ndarray) -> np.ndarray:
+    """Black whose opacity is the picture: on white it is the picture."""
+    return np.concatenate([np.zeros((*grey.shape, 3), np.uint8), 255 - grey[..., None]], -1)
+
+
+@pytest.mark.parametrize(
+    ("ending", "kind"),
+    [
+        ("png", lambda grey: grey.astype(np.uint16) * 257),
+        ("tif", lambda grey: np.rint(grey * (4095 / 255)).astype(np.uint16)),
+        ("tif", lambda grey: grey.astype(np.int32) * 257),
+        ("tif", lambda grey: (grey / 255).astype(np.float32)),
+        ("tif", lambda grey: grey.astype(np.float32)),
+        ("png", _ink),
+        ("png", lambda grey: _ink(grey)[..., 2:]),
+        ("png", lambda grey: np.repeat(grey[..., None], 3, -1)),
+    ],
+    ids=["16_bits", "12_bits", "32_bits", "parts_of_1", "parts_of_255", "alpha", "grey_and_alpha", "colour"],
+)
+def test_a_picture_is_the_same_in_every_depth(tmp_path, ending, kind):
+    grey = np.random.default_rng(0).integers(0, 256, (32, 48), dtype=np.uint8)
+    grey[0, :2] = 0, 255
+    _folder(tmp_path / "data", 3, 4)
+    for path in sorted((tmp_path / "data").iterdir()):
+        path.unlink()
+        Image.fromarray(kind(grey)).save(path.with_suffix(f".{ending}"))
+    images = open_images(tiny_config(tmp_path / "run", dataset_root=str(tmp_path / "data")))
+    assert not images.skipped
+    assert np.abs(images.read(0) - grey / 255).max() < 1.01 / 255
+
+
+def test_numbers_that_are_no_picture_are_named(tmp_path):
+    folder = _folder(tmp_path / "data", 12)
+    for name, value in (("a", -1.0), ("b", np.nan), ("c", 300.0)):
+        Image.fromarray(np.full((32, 48), value, np.float32)).save(folder / f"{name}.tif")
+    images = open_images(tiny_config(tmp_path / "run", dataset_root=str(folder)))
+    assert images.skipped == tuple(f"{name}.tif: its numbers are not 0 to 255" for name in "abc")
+
+
 def test_folders_that_will_not_do(tmp_path):
     (tmp_path / "empty").mkdir()
     few = _folder(tmp_path / "few", 1)
