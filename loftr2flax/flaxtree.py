@@ -204,7 +204,8 @@ def _trouble(leaf: Any, weight: np.ndarray) -> str:
     wanted = _dtype(leaf)
     if wanted == weight.dtype:
         return ""
-    if not (wanted.name in FLOATING and weight.dtype.name in FLOATING) and not np.can_cast(weight.dtype, wanted):
+    floating = [dtype.name in FLOATING for dtype in (wanted, weight.dtype)]
+    if (any(floating) and not all(floating)) or (not any(floating) and not np.can_cast(weight.dtype, wanted)):
         return f"is {wanted} in the template and {weight.dtype} in the weights"
     with np.errstate(over="ignore"):
         cast = weight.astype(wanted)

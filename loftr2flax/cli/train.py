@@ -5,10 +5,12 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from dataclasses import fields
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import yaml
 
 from loftr2flax.cli import options
 from loftr2flax.cli.gathered import gathered
@@ -109,9 +111,16 @@ def _show(verb: str, config: TrainConfig, json: bool) -> None:
 
 
 def _yaml_value(value: Any) -> str:
+    """A value as YAML has it; a text that would be read as something else is quoted."""
     if isinstance(value, tuple | list):
-        return f"[{', '.join(map(str, value))}]"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+        return f"[{', '.join(map(_yaml_value, value))}]"
+    if not isinstance(value, str) or not value:
+        return str(value).lower() if isinstance(value, bool) else str(value)
+    try:
+        plain = yaml.safe_load(f"[{value}]") == [value]
+    except (yaml.YAMLError, ValueError):
+        plain = False
+    return value if plain else dumps(value)
 
 
 def _join(distributed: str | None) -> None:

@@ -75,13 +75,18 @@ class Checkpoints:
         step: int | None = self._manager.latest_step()
         return step
 
-    def demand_empty(self) -> None:
-        """Raises OutputExists where a run has been here already."""
+    def demand_empty(self, *results: str) -> None:
+        """Raises OutputExists where a run has been here already, or a file of these names is."""
         if self.latest is not None:
             raise OutputExists(
                 f"{self.folder}: holds a run at step {self.latest}",
                 "`--resume` continues it; else name another --checkpoint-dir",
             )
+        for name in results:
+            if (self.folder / name).exists():
+                raise OutputExists(
+                    f"{self.folder / name}: is there, and no state to go on from", "name another --checkpoint-dir"
+                )
 
     def save(self, state: TrainState) -> None:
         """Saves the state under its step, unless that is there already.

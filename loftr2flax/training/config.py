@@ -99,6 +99,11 @@ class TrainConfig:
             part, _, scale = entry.partition("=")
             if not part or not _is_number(scale) or float(scale) < 0:
                 raise UsageError(f"lr_scale={entry}: not a part and its factor", "such as loftr_coarse=0.1")
+            if [other.partition("=")[0] for other in self.lr_scale].count(part) > 1:
+                raise UsageError(f"lr_scale={_spelled(self.lr_scale)}: {part} comes twice", "keep one of them")
+            still = [held for held in self.freeze if f"{part}/".startswith(f"{held.strip('/')}/")]
+            if still:
+                raise UsageError(f"lr_scale={entry}: freeze={still[0]} holds it still", "leave out one of them")
 
     @classmethod
     def from_sources(cls, path: Path | None, changes: Mapping[str, Any]) -> Self:
@@ -166,7 +171,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         # bytes that are no text, 2026-13-45, 5,000 digits, `!!bool perhaps`, `!!timestamp soon`
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise UsageError(f"{path}: not YAML: {first}", "`key: value` on each line") from None
@@ -194,7 +199,9 @@ def _checked(one: Any, value: Any) -> Any:
             raise UsageError(f"{told}: neither true nor false", meta["about"])
         return str(value).lower() == "true"
     if isinstance(default, str):
-        return str(value)
+        if not isinstance(value, str):
+            raise UsageError(f"{told}: not a text", "in YAML, put it in quotes")
+        return value
     if isinstance(default, tuple):
         return _checked_tuple(one, value, told)
     if isinstance(value, bool) or not _is_number(value):
@@ -207,10 +214,14 @@ def _checked(one: Any, value: Any) -> Any:
 
 
 def _checked_tuple(one: Any, value: Any, told: str) -> tuple[Any, ...]:
+    if isinstance(value, bool) or not isinstance(value, str | int | float | list | tuple):
+        raise UsageError(f"{told}: not a list", one.metadata["about"])
     if one.name in ("freeze", "lr_scale"):
+        if isinstance(value, int | float):
+            raise UsageError(f"{told}: not a list of parts", one.metadata["about"])
         entries = value.split(",") if isinstance(value, str) and value else value or ()
         return tuple(str(entry).strip() for entry in entries)
-    parts = str(value).replace("x", ",").split(",") if isinstance(value, str | int) else list(value)
+    parts = str(value).replace("x", ",").split(",") if isinstance(value, str | int | float) else list(value)
     parts = [part for part in parts if str(part).strip()]
     if one.name == "image_size" and len(parts) == 1:
         parts = parts * 2

@@ -142,7 +142,7 @@ def train(
     incoming = None if resume else start.read_start(config, limits)
     with Checkpoints(config) as checkpoints, _signals() as caught:
         if not resume:
-            checkpoints.demand_empty()
+            checkpoints.demand_empty(WEIGHTS, CURVES)
         task = make_task(config, images)
         loaded = None if resume else start.put_in(task.variables, config, incoming)
         watcher.began(images, loaded, jax.device_count(), processes)
@@ -171,8 +171,8 @@ def train(
             metrics.add("evaluation", step, epoch, figures)
             watcher.evaluated(epoch, figures)
 
-        if not resumed:
-            look(0, 0)
+        if not metrics.of("evaluation"):
+            look(resumed, resumed // per_epoch)
 
         clock = _Clock()
         number = resumed

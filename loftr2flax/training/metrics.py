@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from loftr2flax.errors import CorruptFile
+from loftr2flax.formats.atomic import new_file
+
 FILE = "metrics.jsonl"
 
 
@@ -23,7 +26,8 @@ class Metrics:
         self._file = folder / FILE
         self._enabled = enabled
         if enabled:
-            self._file.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+            with new_file(self._file, force=True) as file:
+                file.write("".join(json.dumps(row) + "\n" for row in self.rows).encode())
         self._board = _tensorboard(folder) if enabled else None
 
     def add(self, kind: str, step: int, epoch: float, figures: Mapping[str, float]) -> None:
@@ -44,15 +48,30 @@ class Metrics:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run; a last line that was cut off is left out."""
-    rows = []
+    """The rows of a run; a last line that was cut off is left out.
+
+    Raises:
+      CorruptFile: another line is no row.
+    """
     path = folder / FILE
-    for line in path.read_text().splitlines() if path.exists() else ():
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    rows = []
+    for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            if number == len(lines):
+                break
+            row = None
+        if not _is_row(row):
+            raise CorruptFile(f"{path}: line {number} is no row of metrics", "mend that line, or move the file away")
+        rows.append(row)
     return rows
+
+
+def _is_row(row: Any) -> bool:
+    kinds = {"kind": str, "step": int, "epoch": int | float}
+    return isinstance(row, dict) and all(isinstance(row.get(name), kind) for name, kind in kinds.items())
 
 
 def _tensorboard(folder: Path) -> Any:

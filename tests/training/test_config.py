@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 
 import pytest
 from tiny import tiny_options
@@ -27,6 +28,15 @@ from loftr2flax.training.config import DenseConfig, MatchConfig
         ({"num_heads": 7}, "num_heads=7 does not divide hidden_dim=256"),
         ({"backbone_dims": "8,16"}, "backbone_dims=8,16: does not fit stride=8 and hidden_dim=256"),
         ({"lr_scale": "backbone"}, "lr_scale=backbone: not a part and its factor"),
+        ({"freeze": True}, "freeze=true: not a list"),
+        ({"freeze": 1}, "freeze=1: not a list of parts"),
+        ({"lr_scale": 0.1}, "lr_scale=0.1: not a list of parts"),
+        ({"backbone_dims": float("nan")}, "backbone_dims=nan: not whole numbers"),
+        ({"image_size": date(2026, 11, 23)}, "image_size=2026-11-23: not a list"),
+        ({"checkpoint_dir": True}, "checkpoint_dir=true: not a text"),
+        ({"prefix": 8}, "prefix=8: not a text"),
+        ({"freeze": "backbone", "lr_scale": "backbone/layer1_0=0.5"}, "freeze=backbone holds it still"),
+        ({"lr_scale": "a=0.1,a=2"}, "a comes twice"),
         ({"image_size": None}, "image_size=: a size has height and width"),
         ({"lr": None}, "lr=: not a number"),
         ({"use_loftr": None}, "use_loftr=: neither true nor false"),
@@ -57,6 +67,7 @@ def test_yaml_is_overruled_by_flags_and_comes_back(tmp_path):
         ("lr: [", "not YAML"),
         ("seed: 2026-13-45", "not YAML: month must be in"),
         (f"seed: {'9' * 5000}", "not YAML: Exceeds the limit"),
+        (f"seed: {'[' * 5000}", "not YAML: "),
         ("seed: !!bool perhaps", "not YAML: 'perhaps'"),
         ("seed: !!timestamp soon", "not YAML: "),
     ],
@@ -95,6 +106,20 @@ def test_the_config_is_shown_and_read_back(call, tmp_path):
     both = call("train", "dense", "--config", "run.yaml", "--image_size", "64", "--show-config", "--json").json
     assert both["config"]["image_size"] == [64, 64]
     assert both["outcome"] is None
+
+
+@pytest.mark.parametrize(
+    "folder", ["run #2", "yes", "1_000", "a: b", "010", "[x]", "null", "a, b", "'", '"', "é", " x"]
+)
+def test_a_shown_config_comes_back(call, tmp_path, folder):
+    done = call("train", "dense", "--checkpoint-dir", folder, "--freeze", "backbone", "--show-config")
+    (tmp_path / "run.yaml").write_text(done.out, "utf-8")
+    config = DenseConfig.from_sources(tmp_path / "run.yaml", {})
+    assert config == DenseConfig(checkpoint_dir=folder, freeze=("backbone",))
+
+
+def test_a_part_of_what_learns_slowly_may_be_still():
+    assert DenseConfig(lr_scale="backbone=0.1", freeze="backbone/layer1_0").freeze == ("backbone/layer1_0",)
 
 
 def test_a_wrong_key_is_one_line(call, tmp_path):

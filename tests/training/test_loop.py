@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,10 +18,11 @@ from program import run_program
 from starting import DIMS
 from tiny import TINY, tiny_config, tiny_options
 
-from loftr2flax.errors import OutputExists, UsageError
+from loftr2flax.errors import CorruptFile, OutputExists, UsageError
 from loftr2flax.training import loop
 from loftr2flax.training.checkpoints import Checkpoints
 from loftr2flax.training.loop import LossNotFinite, dense_task, train
+from loftr2flax.training.metrics import Metrics
 from loftr2flax.training.network import dense_model, initial
 
 
@@ -120,6 +122,35 @@ def test_sigterm_to_the_program(tmp_path):
 def test_a_run_is_not_written_over(whole):
     with pytest.raises(OutputExists, match="holds a run at step 4"):
         train(tiny_config(whole), dense_task)
+
+
+@pytest.mark.parametrize("name", ["weights.npz", "curves.png"])
+def test_results_without_a_state_are_not_written_over(tmp_path, name):
+    (tmp_path / name).write_bytes(b"dear")
+    with pytest.raises(OutputExists, match=f"{name}: is there, and no state to go on from"):
+        train(tiny_config(tmp_path), dense_task)
+    assert (tmp_path / name).read_bytes() == b"dear"
+
+
+def test_a_resumed_run_without_its_metrics(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    (tmp_path / "run/metrics.jsonl").unlink()
+    outcome = train(tiny_config(tmp_path / "run"), dense_task, resume=True)
+    assert (outcome.first["step"], outcome.last["step"]) == (4, 4)
+
+
+@pytest.mark.parametrize(
+    "line", ["garbage", "3", "null", "[1]", '{"step": 1}', '{"kind": 1, "step": 1, "epoch": 1}', "\udcff"]
+)
+def test_metrics_that_are_damaged_are_named_and_kept(tmp_path, line):
+    good = '{"kind": "train", "step": 1, "epoch": 0.5, "loss": 2.0}'
+    text = f"{good}\n{line}\n{good}\n".encode("utf-8", "surrogateescape")
+    (tmp_path / "metrics.jsonl").write_bytes(text)
+    with pytest.raises(CorruptFile, match="line 2 is no row of metrics"):
+        Metrics(tmp_path, 4)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == text
+    (tmp_path / "metrics.jsonl").write_text(f"{good}\n{good[:20]}")
+    assert len(Metrics(tmp_path, 4).rows) == 1
 
 
 def test_a_run_resumes_only_as_itself(whole, tmp_path):

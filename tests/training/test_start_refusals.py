@@ -128,6 +128,10 @@ def rounded(leaves):
     return {name: leaf.astype(np.int32) for name, leaf in leaves.items()}
 
 
+def small(leaves):
+    return {name: np.ones(leaf.shape, np.int8) for name, leaf in leaves.items()}
+
+
 def poisoned(leaves):
     leaves["params/backbone/bn1/bias"][2] = np.nan
 
@@ -155,6 +159,7 @@ ODD = {
     "another_model": (lambda leaves: {"dense/kernel": np.zeros((2, 3))}, InputError, "holds neither a LoFTR nor"),
     "two_branches": (beside("params/whole/x"), InputError, "holds Module 2, of two branches"),
     "whole_numbers": (rounded, MappingMismatch, "is float32 in the network and int32 in the weights"),
+    "small_numbers": (small, MappingMismatch, "is float32 in the network and int8 in the weights"),
     "not_a_number": (poisoned, InputError, "backbone: NaN or infinite numbers in bn1/bias"),
 }  # fmt: skip
 
