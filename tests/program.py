@@ -66,7 +66,7 @@ def on_terminal(*arguments: object, cwd: Path, columns: int) -> str:
 
 
 def _start(prefix: str) -> list[str]:
-    return ["-c", f"{prefix}\nfrom loftr2flax.cli import main\nmain()"] if prefix else ["-m", "loftr2flax"]
+    return ["-c", f"{prefix}\nfrom loftr2flax.cli import program\nprogram()"] if prefix else ["-m", "loftr2flax"]
 
 
 def words_of(command: str) -> list[str]:

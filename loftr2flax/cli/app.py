@@ -65,6 +65,10 @@ class _Terminated(BaseException):
     """SIGTERM: unwinds the stack, so that temporaries go."""
 
 
+class _Interrupted(SystemExit):
+    """The end by a signal."""
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the program and ends the process.
 
@@ -77,9 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         code = _settled(_run(list(sys.argv[1:] if arguments is None else arguments)))
     except KeyboardInterrupt:
-        code = EXIT_INTERRUPTED
+        raise _Interrupted(EXIT_INTERRUPTED) from None
     except _Terminated:
-        code = EXIT_TERMINATED
+        raise _Interrupted(EXIT_TERMINATED) from None
     sys.exit(code)
 
 
@@ -87,13 +91,15 @@ def program() -> NoReturn:
     """What the console script runs: `main`, and then out at once.
 
     Taking the interpreter down takes an eighth of the time of a conversion, and there is nothing left to do: files are
-    closed and streams flushed. Where torch or jax is loaded the end is the ordinary one; they have threads to stop.
+    closed and streams flushed. Where torch or jax is loaded the end is the ordinary one, as they have threads to stop;
+    but not after an error or a second signal, of which those threads would only complain.
     """
     try:
         main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else EXIT_BUG
-        if not {"torch", "jax"}.isdisjoint(sys.modules):
+        well = code in (0, EXIT_INTERRUPTED, EXIT_TERMINATED) and not isinstance(end, _Interrupted)
+        if well and not {"torch", "jax"}.isdisjoint(sys.modules):
             raise
         os._exit(code)
 
@@ -113,8 +119,8 @@ def _run(arguments: list[str]) -> int:
         return _tell(arguments, error)
     except typer.TyperException as error:
         return _tell(arguments, UsageError(_usage_message(error), f"`{_command(error)} --help` lists the options"))
-    except typer.Abort:
-        return EXIT_INTERRUPTED
+    except typer.Abort:  # what typer makes of it
+        raise KeyboardInterrupt from None
     except output.ReaderGone:
         return EXIT_PIPE
     except OSError as error:

@@ -11,31 +11,36 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import jax
 import orbax.checkpoint as ocp
 
-from loftr2flax.errors import CorruptFile, EnvironmentFault, OutputExists, UsageError
+from loftr2flax.errors import CorruptFile, EnvironmentFault, UsageError
 from loftr2flax.training.config import TrainConfig
+from loftr2flax.training.record import Record, state_hash
 from loftr2flax.training.step import TrainState
 
-_FREE = {"num_epochs", "checkpoint_dir", "save_every", "keep", "log_every", "workers"}
-"""What a resumed run may have otherwise without another result; more epochs stretch the learning rate's schedule."""
 _NOT_WRITTEN = (OSError, ValueError, RuntimeError)
 """What orbax, tensorstore and jax raise where the disk is full or the system refuses."""
 
-_LINGER = 0.2  # seconds in which the threads of a failed save end
+_LINGER = 0.2  # seconds in which the threads of a failed save or restore end
 
 
 def _ignore(found: object) -> None: ...
 
 
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    """Whether asyncio complains of something else than a task of orbax whose error nobody asked for."""
+    return "orbax" not in logging.Formatter().format(record)
+
+
 @contextlib.contextmanager
 def _threads_die_in_silence() -> Iterator[None]:
-    """Orbax's threads end by what ends the save, each with a traceback that would stand in the middle of our error."""
-    hooks = threading.excepthook, sys.unraisablehook
-    threading.excepthook, sys.unraisablehook = _ignore, _ignore
+    """Orbax's threads end by what ends their work, each with a traceback that would stand amid our error."""
+    hooks, callbacks = (threading.excepthook, sys.unraisablehook), logging.getLogger("concurrent.futures")
+    level, threading.excepthook, sys.unraisablehook = callbacks.level, _ignore, _ignore
+    callbacks.setLevel(logging.CRITICAL + 1)
     try:
         yield
     except BaseException:
@@ -43,19 +48,18 @@ def _threads_die_in_silence() -> Iterator[None]:
         raise
     finally:
         threading.excepthook, sys.unraisablehook = hooks
+        callbacks.setLevel(level)
 
 
 class Checkpoints:
-    """The states of a run by step, in ``checkpoint_dir/states``, each with its config."""
+    """The states of a run by step, in ``checkpoint_dir/states``, each with its record."""
 
-    def __init__(self, config: TrainConfig) -> None:
-        self._config = config
+    def __init__(self, config: TrainConfig, images: str = "") -> None:
+        """The states of the run with this config and the images of this hash (`ImageSet.sha256`)."""
+        self._config, self._images = config, images
         self.folder = Path(config.checkpoint_dir).absolute()
-        logging.getLogger("absl").setLevel(logging.ERROR)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise EnvironmentFault(f"{self.folder}: {error.strerror}", "name another --checkpoint-dir") from None
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # what fails is raised, and told by us
+        logging.getLogger("asyncio").addFilter(_not_of_orbax)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=config.keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
         )
@@ -75,19 +79,6 @@ class Checkpoints:
         step: int | None = self._manager.latest_step()
         return step
 
-    def demand_empty(self, *results: str) -> None:
-        """Raises OutputExists where a run has been here already, or a file of these names is."""
-        if self.latest is not None:
-            raise OutputExists(
-                f"{self.folder}: holds a run at step {self.latest}",
-                "`--resume` continues it; else name another --checkpoint-dir",
-            )
-        for name in results:
-            if (self.folder / name).exists():
-                raise OutputExists(
-                    f"{self.folder / name}: is there, and no state to go on from", "name another --checkpoint-dir"
-                )
-
     def save(self, state: TrainState) -> None:
         """Saves the state under its step, unless that is there already.
 
@@ -97,50 +88,50 @@ class Checkpoints:
         step = int(jax.device_get(state.step))
         if step == self.latest:
             return
+        record = Record.of(self._config, self._images, state_hash(state))
         parts = ocp.args.Composite(
-            state=ocp.args.StandardSave(state._asdict()), config=ocp.args.JsonSave(self._config.to_json())
+            state=ocp.args.StandardSave(state._asdict()), record=ocp.args.JsonSave(record.to_json())
         )
         try:
             with _threads_die_in_silence():
                 self._manager.save(step, args=parts, force=True)
                 self._manager.wait_until_finished()
         except _NOT_WRITTEN as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
             self._sweep()
-            kept = self._last_good(step)
-            hint = f"make room, then `--resume`: {kept}"
-            raise EnvironmentFault(f"{self.folder}: step {step} could not be saved: {reason}", hint) from error
+            message = f"{self.folder}: step {step} could not be saved: {_reason(error)}"
+            raise EnvironmentFault(message, self._after_failure(step)) from error
 
     def restore(self, like: TrainState) -> TrainState:
         """The latest state, on the devices of ``like``.
 
         Raises:
-          UsageError: nothing is there, or it is of a run with another config.
-          CorruptFile: it cannot be read.
+          UsageError: nothing is there, or it is of a run of another module, config or set of images.
+          CorruptFile: it cannot be read, or is not what was saved.
         """
         step = self.latest
         if step is None:
             raise UsageError(f"{self.folder}: holds no run to resume", "leave out --resume")
         try:
-            stored = self._manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))["config"]
-            self._check_same(dict(stored))
-            parts = ocp.args.Composite(state=ocp.args.StandardRestore(like._asdict()))
-            return TrainState(**self._manager.restore(step, args=parts)["state"])
-        except (ValueError, KeyError, OSError) as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise CorruptFile(
-                f"{self.folder}: step {step} cannot be read: {reason}",
-                f"remove {self.folder / 'states' / str(step)} to go on from the one before",
-            ) from error
+            with _threads_die_in_silence():
+                parts = ocp.args.Composite(record=ocp.args.JsonRestore())
+                record = Record.from_json(self._manager.restore(step, args=parts)["record"])
+                record.demand_same(Record.of(self._config, self._images), self.folder)
+                whole = ocp.args.Composite(state=ocp.args.StandardRestore(like._asdict()))
+                state = TrainState(**self._manager.restore(step, args=whole)["state"])
+                if state_hash(state) != record.sha256:
+                    raise ValueError("it is not what was saved: its hash is another")
+        except UsageError:
+            raise
+        except Exception as error:  # of damaged files orbax, tensorstore and their codecs raise whatever comes
+            message = f"{self.folder}: step {step} is damaged: {_reason(error)}"
+            raise CorruptFile(message, self._without(step)) from error
+        return state
 
-    def _check_same(self, stored: dict[str, Any]) -> None:
-        now = self._config.to_json()
-        for name, value in stored.items():
-            if name not in _FREE and now.get(name) != value:
-                raise UsageError(
-                    f"{name}={now.get(name)}: the run at {self.folder} has {name}={value}",
-                    "resume with the same config, or begin another run in another --checkpoint-dir",
-                )
+    def _without(self, step: int) -> str:
+        before = [other for other in self._manager.all_steps() if other != step]
+        if not before:
+            return "begin again in another --checkpoint-dir"
+        return f"move {self.folder / 'states' / str(step)} away, and `--resume` goes on from step {max(before)}"
 
     def _sweep(self) -> None:
         """Takes away what a failed save left; writers that it started may still be at work for a moment."""
@@ -152,8 +143,14 @@ class Checkpoints:
                 break
             time.sleep(0.05)
 
-    def _last_good(self, failed: int) -> str:
+    def _after_failure(self, failed: int) -> str:
         with contextlib.suppress(*_NOT_WRITTEN):
             self._manager.reload()
         steps = [step for step in self._manager.all_steps() if step != failed]
-        return f"step {max(steps)} is intact" if steps else "no step has been saved yet"
+        if not steps:
+            return "make room, then run it again: no step had been saved"
+        return f"make room, then `--resume`: step {max(steps)} is intact"
+
+
+def _reason(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from loftr2flax.errors import InputError
 from loftr2flax.models.dense_reg import DenseRegModel
 from loftr2flax.models.matcher_net import MatcherModel
 from loftr2flax.training.config import TrainConfig
@@ -26,9 +27,17 @@ class OutputNotFinite(ArithmeticError):
 
 
 def held_out(config: TrainConfig) -> Pair:
-    """The pairs of the evaluation; no run's own seed changes them."""
+    """The pairs of the evaluation; no run's own seed changes them.
+
+    Raises:
+      InputError: nothing in them corresponds.
+    """
     fixed = replace(config, seed=HELD_OUT_SEED)
-    return gathered(fixed, open_images(fixed, held_out=True), config.eval_pairs)
+    pairs = gathered(fixed, open_images(fixed, held_out=True), config.eval_pairs)
+    if (pairs["cells"] < 0).all():
+        told = f"{config.dataset_root or 'synthetic images'}: nothing corresponds in {config.eval_pairs} held-out pairs"
+        raise InputError(told, "see whether the images are blank, or take more --eval-pairs")
+    return pairs
 
 
 def dense_evaluation(model: DenseRegModel, config: TrainConfig) -> Evaluation:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,12 +36,14 @@ class ImageSet:
       read: image number → [H, W] float32, 0 … 1, ridges dark.
       skipped: files that could not be read, with the reason.
       about: one line for people.
+      sha256: of the files' names and bytes; empty for images that a config makes.
     """
 
     identities: tuple[str, ...]
     read: Callable[[int], np.ndarray]
     skipped: tuple[str, ...] = ()
     about: str = ""
+    sha256: str = ""
 
     def __len__(self) -> int:
         return len(self.identities)
@@ -83,9 +88,8 @@ def open_images(config: TrainConfig, held_out: bool = False) -> ImageSet:
         return images
     kept = set(fingers[::10]) if held_out else set(fingers) - set(fingers[::10])
     numbers = [n for n, finger in enumerate(images.identities) if finger in kept]
-    return ImageSet(
-        tuple(images.identities[n] for n in numbers), lambda n: images.read(numbers[n]), images.skipped, images.about
-    )
+    identities = tuple(images.identities[n] for n in numbers)
+    return replace(images, identities=identities, read=lambda n: images.read(numbers[n]))
 
 
 def _synthetic(config: TrainConfig, held_out: bool) -> ImageSet:
@@ -114,11 +118,17 @@ def _folder(root: Path, size: tuple[int, int]) -> ImageSet:
     paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
     good: list[Path] = []
     skipped: list[str] = []
+    digest = hashlib.sha256()
     for path in paths:
-        if (trouble := _trouble(path)) is None:
-            good.append(path)
+        name = path.relative_to(root).as_posix()
+        try:
+            data = path.read_bytes()
+            _check_image(data)
+        except (OSError, SyntaxError, ValueError) as error:
+            skipped.append(f"{name}: {next(iter(str(error).splitlines()), type(error).__name__)}")
         else:
-            skipped.append(f"{path.relative_to(root)}: {trouble}")
+            good.append(path)
+            digest.update(json.dumps([name, hashlib.sha256(data).hexdigest()]).encode())
     if not good:
         what = f"none of its {len(paths)} images can be read" if paths else "holds no image"
         raise MissingInput(f"{root}: {what}", f"images end in {', '.join(ENDINGS)}")
@@ -129,21 +139,20 @@ def _folder(root: Path, size: tuple[int, int]) -> ImageSet:
 
     identities = tuple(identity_of(path, root) for path in good)
     about = f"{len(good)} images of {len(set(identities))} identities in {root}"
-    return ImageSet(identities, read, tuple(skipped), about)
+    return ImageSet(identities, read, tuple(skipped), about, digest.hexdigest())
 
 
-def _trouble(path: Path) -> str | None:
-    """Why a file is no image, or None. It is decoded whole: a file that ends early shows only then."""
-    from PIL import Image
+def _check_image(data: bytes) -> None:
+    """Raises OSError, SyntaxError or ValueError for what is no image; that a file ends early shows in decoding."""
+    from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as file:
+        with Image.open(BytesIO(data)) as file:
             _grey(file)
     except Image.DecompressionBombError:
-        return "too many pixels"
-    except (OSError, SyntaxError, ValueError) as error:
-        return next(iter(str(error).splitlines()), type(error).__name__)
-    return None
+        raise ValueError("too many pixels") from None
+    except UnidentifiedImageError:
+        raise ValueError("no image that can be read") from None
 
 
 def _read(path: Path, size: tuple[int, int]) -> np.ndarray:

@@ -9,7 +9,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -26,6 +26,7 @@ from loftr2flax.training.config import DenseConfig, MatchConfig, TrainConfig
 from loftr2flax.training.curves import draw_curves
 from loftr2flax.training.evaluation import Evaluation, OutputNotFinite, dense_evaluation, match_evaluation
 from loftr2flax.training.export import write_weights
+from loftr2flax.training.folder import demand_empty, held
 from loftr2flax.training.images import ImageSet, open_images
 from loftr2flax.training.metrics import Metrics
 from loftr2flax.training.optimiser import make_optimiser, schedule, steps_per_epoch
@@ -140,9 +141,11 @@ def train(
     images = open_images(config)
     placement = Placement(config.batch_size)
     incoming = None if resume else start.read_start(config, limits)
-    with Checkpoints(config) as checkpoints, _signals() as caught:
+    folder = Path(config.checkpoint_dir).absolute()
+    alone = held(folder) if rank == 0 else nullcontext()
+    with alone, Checkpoints(config, images.sha256) as checkpoints, _signals() as caught:
         if not resume:
-            checkpoints.demand_empty(WEIGHTS, CURVES)
+            demand_empty(folder, checkpoints.latest, WEIGHTS, CURVES)
         task = make_task(config, images)
         loaded = None if resume else start.put_in(task.variables, config, incoming)
         watcher.began(images, loaded, jax.device_count(), processes)
@@ -155,13 +158,14 @@ def train(
         if resume:
             state = checkpoints.restore(state)
             resumed = int(state.step)
-        metrics = Metrics(checkpoints.folder, resumed, enabled=rank == 0)
+        metrics = Metrics(folder, resumed, enabled=rank == 0)
 
         def diverged(what: str, step: int) -> LossNotFinite:
             last = checkpoints.latest
             saved = "no checkpoint was saved" if last is None else f"the last checkpoint is of step {last}"
-            message = f"{checkpoints.folder}: {what} at step {step}"
-            return LossNotFinite(message, f"a lower --lr, or a smaller --clip-norm; {saved}")
+            message = f"{folder}: {what} at step {step}; {saved}"
+            where = "" if last is None else ", in another --checkpoint-dir"
+            return LossNotFinite(message, f"a lower --lr, or a smaller --clip-norm{where}")
 
         def look(step: int, epoch: int) -> None:
             try:
@@ -208,12 +212,12 @@ def train(
         flush()
         checkpoints.save(state)
         if rank == 0:
-            write_weights(state, config, checkpoints.folder / WEIGHTS)
-            with new_file(checkpoints.folder / CURVES, force=True) as file:
+            write_weights(state, config, folder / WEIGHTS)
+            with new_file(folder / CURVES, force=True) as file:
                 file.write(draw_curves(metrics.rows))
     looks = metrics.of("evaluation")
     return Outcome(
-        checkpoints.folder, number, steps, resumed, caught[0] if caught else None, looks[0], looks[-1],
+        folder, number, steps, resumed, caught[0] if caught else None, looks[0], looks[-1],
         clock.images_per_second, metrics.rows,
     )  # fmt: skip
 
@@ -246,17 +250,21 @@ class _Clock:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """SIGTERM and SIGINT end the run after the step at hand, and are listed; a second one ends it now."""
+    """SIGTERM and SIGINT end the run after the step at hand, and are listed; a second one does what it did before."""
     caught: list[int] = []
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def remember(number: int, frame: FrameType | None) -> None:
         if caught:
-            raise KeyboardInterrupt
+            restore()
+            signal.raise_signal(number)
         caught.append(number)
 
     before = {number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield caught
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore()

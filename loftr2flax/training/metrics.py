@@ -41,6 +41,7 @@ class Metrics:
         if self._board is not None:
             for name, value in figures.items():
                 self._board.add_scalar(f"{kind}/{name}", value, step)
+            self._board.flush()
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         """The rows of a kind, in order."""

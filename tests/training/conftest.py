@@ -12,6 +12,7 @@ from tiny import tiny_config
 
 from loftr2flax import convert_checkpoint
 from loftr2flax.training.config import DenseConfig
+from loftr2flax.training.loop import dense_task, train
 from loftr2flax.training.start import Loaded
 from tools.sample import SampleSizes, write_sample
 
@@ -54,3 +55,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(folder: Path, tmp_path: Path) -> Callable[..., Loaded]:
     """Loads a file of that folder into a network that fits it but for the changes."""
     return lambda name, **changes: started(tmp_path, loftr_pretrained_ckpt=str(folder / name), **changes)
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupted; who writes there copies it."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train(tiny_config(folder), dense_task)
+    return folder

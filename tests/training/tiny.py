@@ -1,9 +1,11 @@
-"""The config of a run of seconds, and its options on the command line."""
+"""The config of a run of seconds, its options on the command line, and what it leaves."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from loftr2flax.training.config import DenseConfig
 
@@ -28,3 +30,13 @@ def tiny_options(**changes: Any) -> list[str]:
             ",".join(map(str, value)) if isinstance(value, tuple) else str(value),
         )
     ]
+
+
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    with np.load(folder / "weights.npz") as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
+    assert one.keys() == other.keys()
+    return all(one[name].tobytes() == other[name].tobytes() for name in one)
