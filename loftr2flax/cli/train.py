@@ -129,12 +129,14 @@ def _join(distributed: str | None) -> None:
         return
     import jax
 
+    from loftr2flax.training.meeting import meet
+
     where: tuple[Any, ...] = ()
     if distributed != "auto":
         address, *numbers = distributed.split(",")
-        port = address.rpartition(":")[2]
+        host, _, port = address.rpartition(":")
         whole = all(number.isascii() and number.isdecimal() and len(number) < 6 for number in [*numbers, port])
-        if len(numbers) != 2 or not whole or ":" not in address or int(port) > 65535:
+        if len(numbers) != 2 or not whole or not host or not 0 < int(port) < 65536:
             raise UsageError(
                 f"--distributed {distributed}: not HOST:PORT,N,RANK", "such as `--distributed localhost:9911,2,0`"
             )
@@ -144,6 +146,8 @@ def _join(distributed: str | None) -> None:
                 f"--distributed {distributed}: {count} processes have no rank {rank}", "ranks are 0 to N - 1"
             )
         where = (address, count, rank)
+        say(f"process {rank} of {count}, which meet at {address}")
+        meet(*where)
     try:
         jax.distributed.initialize(*where)
     except (ValueError, RuntimeError) as error:

@@ -8,7 +8,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from program import run_program
 from tiny import TINY, tiny_config, tiny_options, weights
 
 from loftr2flax.errors import UsageError
@@ -83,23 +82,6 @@ def test_weights_that_run_away(call, tmp_path):
     assert done.code == 1
     assert done.error == f"{tmp_path / 'run'}: the network's output is not finite at step 2; no checkpoint was saved"
     assert not (tmp_path / "run/weights.npz").exists()
-
-
-@pytest.mark.parametrize(
-    "words",
-    ["x", "localhost,2,0", "localhost:abc,1,0", "localhost:99999,1,0", "localhost:9911,2,2", "localhost:9911,2",
-     "localhost:9911,٢,0"],
-)  # fmt: skip
-def test_processes_that_are_not_named(call, tmp_path, words):
-    done = call("train", "dense", "--distributed", words)
-    assert (done.code, done.error.split(": ")[0]) == (2, f"--distributed {words}")
-    assert not list(tmp_path.iterdir())
-
-
-def test_processes_that_cannot_meet(tmp_path):
-    done = run_program("train", "dense", "--distributed", "auto", cwd=tmp_path)
-    assert (done.code, done.error.split(": ")[0]) == (4, "--distributed auto")
-    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_frozen_stays(tmp_path):

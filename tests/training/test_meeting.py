@@ -1,0 +1,104 @@
+"""Processes that are to train together: they meet, or each is told why not."""
+
+from __future__ import annotations
+
+import socket
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+from program import run_program
+
+from loftr2flax.errors import EnvironmentFault, UsageError
+from loftr2flax.training.meeting import meet
+
+
+@pytest.fixture
+def address() -> str:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return f"localhost:{free.getsockname()[1]}"
+
+
+def together(address: str, *told: tuple[int, int], patience: float = 20.0) -> list[Future[None]]:
+    """Processes that were told of so many, and of their rank; what each came to."""
+    with ThreadPoolExecutor(len(told)) as pool:
+        return [pool.submit(meet, address, processes, rank, patience) for processes, rank in told]
+
+
+@pytest.mark.parametrize("ranks", [(0,), (0, 1), (3, 1, 0, 2)])
+def test_all_come(address, ranks):
+    for done in together(address, *((len(ranks), rank) for rank in ranks)):
+        assert done.result() is None
+
+
+def test_strangers_do_not_matter(address):
+    host, port = address.split(":")
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(meet, address, 2, 0, 20.0)
+        while True:
+            try:
+                with socket.create_connection((host, int(port)), 1) as stranger:
+                    stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                break
+            except ConnectionRefusedError:
+                continue
+        second = pool.submit(meet, address, 2, 1, 20.0)
+    assert first.result() is second.result() is None
+
+
+def test_some_do_not_come(address):
+    zero, one = together(address, (4, 0), (4, 2), patience=1.5)
+    with pytest.raises(EnvironmentFault, match=f"{address}: of 4 processes these did not come: 1, 3"):
+        zero.result()
+    with pytest.raises(EnvironmentFault, match="process 0 went away, or others did not come"):
+        one.result()
+
+
+def test_process_0_is_not_there(address):
+    with pytest.raises(EnvironmentFault, match=f"{address}: process 0 is not there: Connection refused"):
+        meet(address, 2, 1, 0.5)
+
+
+def test_the_port_is_taken(address):
+    with socket.create_server(("localhost", int(address.split(":")[1]))):
+        with pytest.raises(EnvironmentFault, match="process 0 cannot be reached here: Address already in use"):
+            meet(address, 2, 0, 0.5)
+
+
+def test_a_host_that_is_none(monkeypatch, address):
+    def unknown(*place):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "create_connection", unknown)
+    with pytest.raises(EnvironmentFault, match="process 0 cannot be reached here: Name or service not known"):
+        meet(address, 1, 0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("told", "trouble"),
+    [
+        (((2, 0), (3, 1)), "process 1 was told of 3 processes, process 0 of 2"),
+        (((3, 0), (3, 1), (3, 1)), "two processes have rank 1"),
+    ],
+)
+def test_they_were_told_different_things(address, told, trouble):
+    for done in together(address, *told):
+        with pytest.raises(UsageError, match=trouble):
+            done.result()
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["x", "localhost,2,0", "localhost:abc,1,0", "localhost:99999,1,0", "localhost:9911,2,2", "localhost:9911,2",
+     "localhost:9911,٢,0", ":9911,2,0", "localhost:0,1,0"],
+)  # fmt: skip
+def test_processes_that_are_not_named(call, tmp_path, words):
+    done = call("train", "dense", "--distributed", words)
+    assert (done.code, done.error.split(": ")[0]) == (2, f"--distributed {words}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_processes_that_cannot_meet(tmp_path):
+    done = run_program("train", "dense", "--distributed", "auto", cwd=tmp_path)
+    assert (done.code, done.error.split(": ")[0]) == (4, "--distributed auto")
+    assert not list(tmp_path.iterdir())
