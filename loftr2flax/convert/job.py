@@ -13,7 +13,7 @@ from loftr2flax.checkpoint import Checkpoint
 from loftr2flax.convert.facts import recorded_facts, spelled, with_facts
 from loftr2flax.convert.fitting import find_plan
 from loftr2flax.convert.loss import check_losses, kept_names
-from loftr2flax.convert.provenance import Kept, Memory, forward_record, reverse_record
+from loftr2flax.convert.provenance import Kept, Memory, foreign_network, forward_record, reverse_record
 from loftr2flax.convert.stream import stream
 from loftr2flax.convert.values import Conversion, Order, Progress
 from loftr2flax.convert.wayback import forgotten, remembered
@@ -204,6 +204,9 @@ def _check_direction(checkpoint: Checkpoint, order: Order) -> None:
 def _plan(checkpoint: Checkpoint, mapping: TensorMapping | None, order: Order, wishes: Wishes, memory: Memory) -> Plan:
     direction: Direction = "reverse" if order.reverse else "forward"
     path = str(checkpoint.path)
+    if mapping is None and (network := foreign_network(checkpoint)):
+        message = f"{path}: holds {network}, which no shipped mapping describes"
+        raise MappingMismatch(message, "give a mapping of your own with `--mapping`")
     mapping = mapping or shipped_maker(checkpoint, memory.mapping[0])
     if mapping is None:
         plan = find_plan(checkpoint.infos, direction, wishes, path)

@@ -82,6 +82,11 @@ def made_with(source: Checkpoint) -> str:
     return str(mapping.get("name", "")) if isinstance(mapping, Mapping) else ""
 
 
+def foreign_network(source: Checkpoint) -> str:
+    """What a file says to hold that is no network of a shipped mapping, in words; else ""."""
+    return str((source.contents.provenance or {}).get("network") or "")
+
+
 def stated_facts(source: Checkpoint) -> dict[str, Any]:
     """What a file's record states of its network; empty where it carries none.
 

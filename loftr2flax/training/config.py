@@ -26,6 +26,8 @@ class TrainConfig:
     """What both modules have in common. A value that a run cannot have is a `UsageError` that names its field."""
 
     command: ClassVar[str] = "loftr2flax train"
+    start: ClassVar[str] = ""
+    """The field that names the weights at the start."""
 
     dataset_root: str = _setting("", "folder of images; empty for synthetic prints")
     synthetic: str = _setting("prints", "what is made where there is no folder", choices=("prints", "scenes", "both"))
@@ -86,6 +88,7 @@ class TrainConfig:
             raise UsageError(f"hidden_dim={self.hidden_dim}: the position encoding needs a multiple of 4", "choose one")
         if not self.checkpoint_dir:
             raise UsageError("checkpoint_dir is empty: files have to go somewhere", "name a folder; `.` is this one")
+        self._check_start()
         levels = 3 if self.stride == 8 else 4
         if self.backbone_dims and (len(self.backbone_dims) != levels or self.backbone_dims[-1] != self.hidden_dim):
             dims = ",".join(map(str, self.backbone_dims))
@@ -104,6 +107,16 @@ class TrainConfig:
             still = [held for held in self.freeze if f"{part}/".startswith(f"{held.strip('/')}/")]
             if still:
                 raise UsageError(f"lr_scale={entry}: freeze={still[0]} holds it still", "leave out one of them")
+
+    def _check_start(self) -> None:
+        """What is said of the weights at the start makes no sense without them."""
+        if getattr(self, self.start, ""):
+            return
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if one.name in ("state_dict", "prefix", "loftr_parts", "loftr_layers") and value != one.default:
+                flag = f"--{self.start.replace('_', '-')}"
+                raise UsageError(f"{one.name}={value}: no weights are given to start from", f"`{flag}` names them")
 
     @classmethod
     def from_sources(cls, path: Path | None, changes: Mapping[str, Any]) -> Self:
@@ -138,6 +151,7 @@ class DenseConfig(TrainConfig):
     """Module 1: dense registration."""
 
     command: ClassVar[str] = "loftr2flax train dense"
+    start: ClassVar[str] = "loftr_pretrained_ckpt"
 
     loftr_pretrained_ckpt: str = _setting("", "weights that start the run: one of our outputs, or a torch checkpoint")
     loftr_parts: str = _setting(
@@ -153,6 +167,7 @@ class MatchConfig(TrainConfig):
     """Module 2: fixed-length embeddings, from a trained Module 1."""
 
     command: ClassVar[str] = "loftr2flax train match"
+    start: ClassVar[str] = "dense_weights"
 
     dense_weights: str = _setting("", "weights that Module 1's training wrote; empty for a random start")
     embedding_dim: int = _setting(128, "length of each branch's embedding", least=2)

@@ -12,7 +12,7 @@ from loftr2flax.checkpoint import LeafInfo
 from loftr2flax.convert.provenance import SCHEMA
 from loftr2flax.formats.writer import open_writer
 from loftr2flax.mapping import load_mapping
-from loftr2flax.training.config import TrainConfig
+from loftr2flax.training.config import MatchConfig, TrainConfig
 from loftr2flax.training.network import loftr_config
 from loftr2flax.training.step import TrainState
 from loftr2flax.version import VERSION
@@ -40,6 +40,7 @@ def _record(config: TrainConfig) -> dict[str, Any]:
     mapping, network = load_mapping("loftr"), loftr_config(config)
     named = ("heads", "attention", "layer_norm_eps", "batch_norm_eps", "temperature", "temp_bug_fix")
     facts = {**mapping.facts, **{name: getattr(network, name) for name in named}}
+    generic = "the generic SiameseTransformer" if not config.use_loftr else ""
     groups = [f"backbone: resolution 1/{config.stride}", *(["fine stage"] if network.fine else [])]
     return {
         "schema": SCHEMA,
@@ -54,4 +55,5 @@ def _record(config: TrainConfig) -> dict[str, Any]:
         "root": "matcher",
         "keys": [],
         "dropped": {},
+        "network": "Module 2, of two branches" if isinstance(config, MatchConfig) else generic,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -43,7 +43,9 @@ def check_fit(incoming: Incoming, config: TrainConfig, parts: Collection[str]) -
     if BACKBONE in parts:
         _check_backbone(incoming, config, alone=COARSE not in parts)
     if FINE in parts and isinstance(config, DenseConfig):
-        have = len(layers_of(incoming.params[FINE]).numbers)
+        layers = layers_of(incoming.params[FINE])
+        have = len(layers.numbers)
+        _check_sharing(incoming.path, "its fine stage has", layers.separate, config)
         if have != config.fine_layers:
             message = f"{incoming.path}: fine_layers={config.fine_layers}, and its fine stage has {have}"
             raise WrongNetwork(message, f"`--fine-layers {have}`")
@@ -60,25 +62,35 @@ def taken_for_granted(incoming: Incoming, config: TrainConfig, parts: Collection
 def _check_transformer(incoming: Incoming, config: TrainConfig) -> None:
     path, part = incoming.path, incoming.params[COARSE]
     separate, numbers = layers_of(part)
-    if not numbers or numbers != tuple(range(len(numbers))):
-        listed = f"its layers are numbered {', '.join(map(str, numbers))}" if numbers else "it has no layers_0"
-        raise MappingMismatch(f"{path}: {COARSE}: {listed}", f"loftr2flax inspect {path}")
-    if separate != (config.sublayers == "separate"):
-        has, word = ("one layer for each image", "separate") if separate else ("one layer for both images", "shared")
-        raise WrongNetwork(f"{path}: has {has}, and sublayers={config.sublayers}", f"`--sublayers {word}`")
     first = part.get("layers.0.0" if separate else "layers_0")
     for generic, sign in ((False, "q_proj"), (True, "attention")):
         if isinstance(first, Mapping) and sign in first and generic == config.use_loftr:
-            kind, word = ("the generic SiameseTransformer", "false") if generic else ("LoFTR's transformer", "true")
-            raise WrongNetwork(
-                f"{path}: holds {kind}, and use_loftr={_told(config.use_loftr)}", f"`--use-loftr {word}`"
-            )
+            _refuse_kind(path, config)
+    if not numbers or numbers != tuple(range(len(numbers))):
+        listed = f"its layers are numbered {', '.join(map(str, numbers))}" if numbers else "it has no layers_0"
+        raise MappingMismatch(f"{path}: {COARSE}: {listed}", f"loftr2flax inspect {path}")
+    _check_sharing(path, "has", separate, config)
     width = _width(first)
     if width not in (None, config.hidden_dim):
         raise WrongNetwork(
             f"{path}: its transformer is {width} wide, and hidden_dim={config.hidden_dim}", f"`--hidden-dim {width}`"
         )
     _check_depth(path, len(numbers), config)
+
+
+def _refuse_kind(path: str, config: TrainConfig) -> NoReturn:
+    others = ", or `--loftr-parts backbone`" if isinstance(config, DenseConfig) else ""
+    if config.use_loftr:
+        message = "holds the generic SiameseTransformer, and use_loftr=true"
+        raise WrongNetwork(f"{path}: {message}", f"`--use-loftr false`{others}")
+    message = "holds LoFTR's transformer, and use_loftr=false: no LoFTR weights fit the generic SiameseTransformer"
+    raise WrongNetwork(f"{path}: {message}", f"`--use-loftr true`{others}")
+
+
+def _check_sharing(path: str, what: str, separate: bool, config: TrainConfig) -> None:
+    if separate != (config.sublayers == "separate"):
+        has, word = ("one layer for each image", "separate") if separate else ("one layer for both images", "shared")
+        raise WrongNetwork(f"{path}: {what} {has}, and sublayers={config.sublayers}", f"`--sublayers {word}`")
 
 
 def _width(layer: Any) -> int | None:

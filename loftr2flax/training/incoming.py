@@ -7,14 +7,16 @@ checkpoint itself, which is converted in memory.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from loftr2flax.checkpoint import Checkpoint, told_choice
-from loftr2flax.convert import Order, prepared
+from loftr2flax.convert import Job, Order, prepared
 from loftr2flax.convert.facts import recorded_facts
 from loftr2flax.convert.provenance import stated_facts
 from loftr2flax.convert.stream import stream
@@ -41,6 +43,7 @@ class Incoming(NamedTuple):
       path: the file, as it was named.
       params, batch_stats: ``{part: tree}``.
       facts: what the file's record says that weights do not show; empty for most torch files.
+      outside: leaves and numbers of what a torch file holds beside that, by the first word of its names.
       notes: things to tell, each one line.
     """
 
@@ -48,6 +51,7 @@ class Incoming(NamedTuple):
     params: dict[str, Tree]
     batch_stats: dict[str, Tree]
     facts: Mapping[str, Any]
+    outside: Mapping[str, tuple[int, int]] = {}
     notes: tuple[str, ...] = ()
 
 
@@ -95,7 +99,8 @@ def read_incoming(named: str, config: TrainConfig, alone: str | None, limits: Li
         if checkpoint.separator == "/":
             return _from_tree(checkpoint, config)
         choice = told_choice(checkpoint.contents.container, checkpoint.contents.containers)
-        complete = any("backbone." in name for name in checkpoint.infos)
+        sign = f"{config.prefix.strip('.')}.backbone." if config.prefix else "backbone."
+        complete = any(sign in name for name in checkpoint.infos)
     notes = (choice,) if choice else ()
     if alone == COARSE or not complete:
         return _converted(path, _transformer(config), config, limits)._replace(notes=notes)
@@ -122,7 +127,17 @@ def _converted(path: Path, mapping: str, config: TrainConfig, limits: Limits) ->
     order = Order(mapping, state_dict=config.state_dict or None, prefix=config.prefix or None, limits=limits)
     with prepared(path, None, order) as job:
         leaves = {move.leaf: array.copy() for move, array in stream(job.plan.moves, job.source)}
-        return _parts(str(path), leaves, recorded_facts(job.source, job.plan.mapping))
+        incoming = _parts(str(path), leaves, recorded_facts(job.source, job.plan.mapping))
+        return incoming._replace(outside=_counted(job))
+
+
+def _counted(job: Job) -> dict[str, tuple[int, int]]:
+    """Leaves and numbers that the mapping leaves outside, by part."""
+    matcher = ".".join(job.plan.root.split(".")[: -len(job.plan.mapping.at) or None])
+    counts = defaultdict[str, list[int]](list)
+    for name in job.plan.outside:
+        counts[name.removeprefix(f"{matcher}.").split(".")[0]].append(prod(job.source.infos[name].shape))
+    return {part: (len(sizes), sum(sizes)) for part, sizes in counts.items()}
 
 
 def _parts(path: str, leaves: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> Incoming:

@@ -70,11 +70,6 @@ def read_start(config: TrainConfig, limits: Limits = DEFAULT) -> Incoming | None
         demanded = [alone or COARSE]
     if not named:
         return None
-    if isinstance(config, DenseConfig) and not config.use_loftr and alone != BACKBONE:
-        raise WrongNetwork(
-            f"{named}: use_loftr=false: no LoFTR weights fit the generic SiameseTransformer",
-            "`--use-loftr true`, or `--loftr-parts backbone`, or leave out --loftr-pretrained-ckpt",
-        )
     incoming = read_incoming(named, config, alone, limits)
     for part in demanded:
         _demand(incoming, part, config)
@@ -203,6 +198,7 @@ def _not_taken(incoming: Incoming, params: Mapping[str, Any], stats: Mapping[str
         if part not in stats or part not in incoming.params:
             reason = why if part not in stats else f"the file does not hold the {part} itself"
             rows.append(_row(f"{part} (running statistics)", tree, "not taken", reason))
+    rows += [Row(part, *count, "not taken", why) for part, count in incoming.outside.items() if part not in params]
     return rows
 
 

@@ -60,9 +60,9 @@ def test_process_0_is_not_there(address):
 
 
 def test_the_port_is_taken(address):
-    with socket.create_server(("localhost", int(address.split(":")[1]))):
-        with pytest.raises(EnvironmentFault, match="process 0 cannot be reached here: Address already in use"):
-            meet(address, 2, 0, 0.5)
+    taken = socket.create_server(("localhost", int(address.split(":")[1])))
+    with taken, pytest.raises(EnvironmentFault, match="process 0 cannot be reached here: Address already in use"):
+        meet(address, 2, 0, 0.5)
 
 
 def test_a_host_that_is_none(monkeypatch, address):

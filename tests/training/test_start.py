@@ -12,7 +12,7 @@ from loftr2flax import convert_checkpoint, load_params, open_checkpoint
 from loftr2flax.errors import MappingMismatch
 from loftr2flax.training.export import write_weights
 from loftr2flax.training.fit import WrongNetwork
-from loftr2flax.training.network import dense_model, loftr_config
+from loftr2flax.training.network import dense_model, initial, loftr_config
 from loftr2flax.training.step import TrainState
 
 
@@ -64,6 +64,22 @@ def test_the_backbone_alone(start, folder, name):
 def test_the_backbone_fits_any_transformer(start):
     for changes in ({"use_loftr": False}, {"num_heads": 4, "transformer_layers": 2}, {"sublayers": "separate"}):
         assert states(start("whole.npz", loftr_parts="backbone", **changes))["backbone"] == "loaded"
+
+
+def test_a_generic_transformer_starts_another(start, tmp_path):
+    """What a run with use_loftr=false wrote; no shipped mapping brings it to torch."""
+    config = tiny_config(tmp_path / "run", use_loftr=False, transformer_layers=4, backbone_dims=DIMS)
+    variables = initial(dense_model(config), config)
+    state = TrainState(jax.numpy.int32(1), variables["params"], variables["batch_stats"], ())
+    write_weights(state, config, tmp_path / "generic.npz")
+    loaded = start(tmp_path / "generic.npz", use_loftr=False)
+    assert states(loaded)["loftr_coarse"] == "loaded"
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), loaded.variables["params"], state.params))
+    with pytest.raises(WrongNetwork, match="holds the generic SiameseTransformer, and use_loftr=true") as caught:
+        start(tmp_path / "generic.npz")
+    assert caught.value.hint == "`--use-loftr false`, or `--loftr-parts backbone`"
+    with pytest.raises(MappingMismatch, match="holds the generic SiameseTransformer, which no shipped mapping desc"):
+        convert_checkpoint(tmp_path / "generic.npz", tmp_path / "back.ckpt", reverse=True)
 
 
 def test_a_file_without_a_backbone(start):
@@ -120,6 +136,26 @@ def test_a_transformer_beside_another_backbone(start, tensors, tmp_path, sublaye
     path = saved(tmp_path / "mixed.pt", {"backbone.stem.weight": tensors["backbone.conv1.weight"], **mine})
     loaded = start(path, sublayers=sublayers, loftr_parts="transformer")
     assert states(loaded) == {"loftr_coarse": "loaded", "backbone": "left at its start"}
+
+
+@pytest.mark.parametrize("parts", ["all", "transformer"])
+def test_what_else_a_torch_file_holds_is_in_the_table(start, tensors, tmp_path, parts):
+    """The fine stage, which the network has no place for, and a stranger beside it."""
+    named = {f"matcher.{name}": tensor for name, tensor in tensors.items()}
+    path = saved(tmp_path / "more.pt", {**named, "teacher.head.weight": tensors["backbone.conv1.weight"]})
+    rows = {row.part: row for row in start(path, loftr_parts=parts).rows}
+    assert rows["teacher"][1:] == (1, 6 * 7 * 7, "not taken", "the network has no such part")
+    assert rows["loftr_fine"].state == rows["fine_preprocess"].state == "not taken"
+    assert rows["backbone"].state == ("loaded" if parts == "all" else "left at its start")
+
+
+def test_a_backbone_is_looked_for_where_the_prefix_says(start, tensors, tmp_path):
+    """Another network's backbone does not make a transformer a LoFTR."""
+    mine = {f"a.{name}": tensor for name, tensor in tensors.items() if name.startswith("loftr_coarse")}
+    path = saved(tmp_path / "two.pt", {**mine, "b.backbone.conv1.weight": tensors["backbone.conv1.weight"]})
+    assert states(start(path, prefix="a")) == {
+        "loftr_coarse": "loaded", "backbone": "left at its start", "b": "not taken",
+    }  # fmt: skip
 
 
 def test_statistics_without_a_place_are_in_the_table(start, folder, tmp_path):

@@ -64,6 +64,8 @@ def with_facts(source: Path, target: Path, facts: Any) -> Path:
          "`--stride 8 --backbone-dims 6,10,16`, or `--loftr-parts transformer`"),
         ("whole.npz", {"hidden_dim": 32, "backbone_dims": (), "loftr_parts": "backbone"}, "is 6,10,16 wide",
          "`--hidden-dim 16 --backbone-dims 6,10,16`"),
+        ("a.ckpt", {"fine": True, "sublayers": "separate"}, "its fine stage has one layer for both images",
+         "`--sublayers shared`"),
         ("whole.npz", {"fine": True, "fine_layers": 3}, "fine_layers=3, and its fine stage has 2", "`--fine-layers 2`"),
         ("coarse.msgpack", {"loftr_parts": "backbone"}, "holds no backbone, and loftr_parts=backbone",
          "`--loftr-parts transformer`"),

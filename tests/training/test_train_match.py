@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from tiny import TINY, tiny_config
 
+from loftr2flax import convert_checkpoint
+from loftr2flax.errors import MappingMismatch
 from loftr2flax.models.matcher_net import centre
 from loftr2flax.training.config import MatchConfig
 from loftr2flax.training.evaluation import equal_error_rate
@@ -28,6 +30,8 @@ def test_module_2_starts_from_module_1_and_steps(tmp_path):
     total = row["arcface"] + config.lambda_E * row["cosine"] + config.lambda_D * row["dense"]
     assert row["loss"] == pytest.approx(total, rel=1e-5)
     assert 0 <= outcome.last["equal_error_rate"] <= 1
+    with pytest.raises(MappingMismatch, match="holds Module 2, of two branches, which no shipped mapping"):
+        convert_checkpoint(outcome.folder / "weights.npz", tmp_path / "back.ckpt", reverse=True)
     one, two = read(dense.folder), read(outcome.folder)
     for name, value in one.items():
         if name.startswith("params/"):
