@@ -12,7 +12,8 @@ import pytest
 from program import Outcome
 
 from loftr2flax import convert_checkpoint, inspect_checkpoint, open_checkpoint
-from loftr2flax.errors import CorruptFile
+from loftr2flax.errors import CorruptFile, MappingMismatch
+from loftr2flax.parity.source import opened
 from tools.sample import write_sample
 
 Run = Callable[..., Outcome]
@@ -53,6 +54,23 @@ def test_one_shipped_mapping_knows_the_facts_of_another(odd: Path, tmp_path: Pat
 def test_what_the_user_says_comes_first(odd: Path, tmp_path: Path) -> None:
     convert_checkpoint(odd, tmp_path / "b.ckpt", reverse=True, facts={"heads": 4})
     assert facts(tmp_path / "b.ckpt") == facts(odd) | {"heads": 4}
+
+
+def test_two_networks_are_not_compared_as_one(odd: Path, tmp_path: Path) -> None:
+    """The numbers are the same, and the networks are not: the torch side would be given the target's heads."""
+    convert_checkpoint(odd, tmp_path / "b.ckpt", reverse=True)
+    convert_checkpoint(tmp_path / "b.ckpt", tmp_path / "c.npz", "loftr", facts={"heads": 4})
+    two = opened(tmp_path / "b.ckpt", tmp_path / "c.npz", None, {}, None, None)
+    with (
+        pytest.raises(MappingMismatch, match=r"b\.ckpt states heads=2, and .*c\.npz heads=4: these are two") as caught,
+        two,
+    ):
+        pass
+    assert caught.value.hint == "`--fact heads=2` or `--fact heads=4` if one of them is wrong"
+    with opened(tmp_path / "b.ckpt", tmp_path / "c.npz", None, {"heads": 4}, None, None) as pair:
+        assert pair.facts["heads"] == 4
+    with opened(tmp_path / "b.ckpt", odd, None, {}, None, None) as pair:
+        assert pair.facts.items() >= ODD.items()
 
 
 def test_usual_facts_are_no_note(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ import numpy as np
 from loftr2flax import dtypes
 from loftr2flax.checkpoint import Checkpoint, LeafInfo
 from loftr2flax.convert import Order, prepared
+from loftr2flax.convert.facts import recorded_facts, spelled
+from loftr2flax.errors import MappingMismatch
 from loftr2flax.flaxtree import Tree, nested
 from loftr2flax.formats import open_checkpoint
 from loftr2flax.limits import DEFAULT, Limits
@@ -26,7 +28,7 @@ class Pair:
     """An open source, an open target, and the plan that says which tensor each leaf should be.
 
     Attributes:
-      facts: the mapping's, overruled by the target's provenance, overruled by the user's.
+      facts: the mapping's, overruled by the records of the files, overruled by the user's.
       root: what stands before the torch network's own keys in the source ("matcher").
     """
 
@@ -98,7 +100,8 @@ def opened(
     """Both files with their plan; they are closed when the block ends.
 
     Raises:
-      Loftr2FlaxError: a file is refused, or the mapping does not fit the source.
+      MappingMismatch: the mapping does not fit the source, or the files state different facts.
+      Loftr2FlaxError: a file is refused.
     """
     with open_checkpoint(target, limits=limits) as actual:
         made = actual.contents.provenance or {}
@@ -108,7 +111,7 @@ def opened(
             mapping, format="npz", prefix=prefix, state_dict=state_dict, dtype=made.get("dtype"), limits=limits
         )
         with prepared(source, None, order) as job:
-            stated = {**job.plan.mapping.facts, **_facts(made, job.plan), **facts}
+            stated = {**job.plan.mapping.facts, **_agreed(job.source, actual, job.plan.mapping, facts), **facts}
             yield Pair(job.source, actual, job.plan, stated, _root(job.plan))
 
 
@@ -122,11 +125,21 @@ def load_tree(target: Checkpoint) -> Tree:
     return nested({name: target.read(name) for name in target.infos})
 
 
-def _facts(made: Mapping[str, Any], plan: Plan) -> Mapping[str, Any]:
-    """What the target's own record states, if it was made with this mapping."""
-    same = made_with(made) == plan.mapping.stem
-    facts = made.get("facts")
-    return facts if same and isinstance(facts, Mapping) else {}
+def _agreed(
+    source: Checkpoint, target: Checkpoint, mapping: TensorMapping, asked: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """What the target's record states, where the source's states nothing else.
+
+    Raises:
+      MappingMismatch: both state a fact, each otherwise, and the user does not say which is right.
+    """
+    theirs, ours = recorded_facts(source, mapping), recorded_facts(target, mapping)
+    for name in ours.keys() & theirs.keys() - asked.keys():
+        if ours[name] != theirs[name]:
+            one, other = (f"{name}={spelled(facts[name])}" for facts in (theirs, ours))
+            message = f"{source.path} states {one}, and {target.path} {other}: these are two networks"
+            raise MappingMismatch(message, f"`--fact {one}` or `--fact {other}` if one of them is wrong")
+    return ours
 
 
 def _root(plan: Plan) -> str:
