@@ -45,9 +45,16 @@ def _no_number(word: str) -> None:
     raise AssertionError(f"{word} is not JSON")
 
 
-def run_program(*arguments: object, cwd: Path | None = None, prefix: str = "", **environment: str) -> Outcome:
-    """``python -m loftr2flax`` with these arguments; ``prefix`` is Python code to run before it."""
-    words = [sys.executable, *_start(prefix), *map(str, arguments)]
+def run_program(
+    *arguments: object, cwd: Path | None = None, prefix: str = "", entry: str = "main", **environment: str
+) -> Outcome:
+    """``python -m loftr2flax`` with these arguments.
+
+    Args:
+      prefix: Python code to run before it; the interpreter's end is an ordinary one then.
+      entry: ``program`` to end as the console script does, prefix or not.
+    """
+    words = [sys.executable, *_start(prefix, entry), *map(str, arguments)]
     done = subprocess.run(
         words, cwd=cwd, env={**os.environ, **environment}, capture_output=True, check=False, encoding="utf-8"
     )
@@ -58,15 +65,15 @@ def on_terminal(*arguments: object, cwd: Path, columns: int) -> str:
     """What the program writes to a terminal of so many columns, without colours; its exit code is not looked at."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "COLUMNS": str(columns), "NO_COLOR": "1"}
-    subprocess.run([sys.executable, *_start(""), *map(str, arguments)], cwd=cwd, env=environment, stdout=theirs)
+    subprocess.run([sys.executable, *_start("", ""), *map(str, arguments)], cwd=cwd, env=environment, stdout=theirs)
     os.close(theirs)
     text = os.read(ours, 100_000).decode()
     os.close(ours)
     return text.replace("\r\n", "\n")
 
 
-def _start(prefix: str) -> list[str]:
-    return ["-c", f"{prefix}\nfrom loftr2flax.cli import program\nprogram()"] if prefix else ["-m", "loftr2flax"]
+def _start(prefix: str, entry: str) -> list[str]:
+    return ["-c", f"{prefix}\nfrom loftr2flax.cli import {entry}\n{entry}()"] if prefix else ["-m", "loftr2flax"]
 
 
 def words_of(command: str) -> list[str]:

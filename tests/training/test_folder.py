@@ -242,7 +242,9 @@ Checkpoints.save = save
 
 
 def test_a_second_sigterm_ends_a_run_at_once(tmp_path):
-    done = run_program("train", "dense", *tiny_options(), "--checkpoint-dir", "run", cwd=tmp_path, prefix=TWICE)
+    done = run_program(
+        "train", "dense", *tiny_options(), "--checkpoint-dir", "run", cwd=tmp_path, prefix=TWICE, entry="program"
+    )
     assert done.code == 143, done.err
     assert not [word for word in ("Traceback", "Error", "error:") if word in done.err]
     again = run_program("train", "dense", *tiny_options(), "--checkpoint-dir", "run", "--resume", cwd=tmp_path)
@@ -274,7 +276,7 @@ Checkpoints.save = save
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(whole, tmp_path):
     options = [*tiny_options(), "--checkpoint-dir", "run"]
-    full = run_program("train", "dense", *options, cwd=tmp_path, prefix=FULL_DISK.replace("FROM", "4"))
+    full = run_program("train", "dense", *options, cwd=tmp_path, prefix=FULL_DISK.replace("FROM", "4"), entry="program")
     assert full.code == 4, full.err
     assert "Traceback" not in full.err
     assert "step 4 could not be saved" in full.error
@@ -288,7 +290,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(whole, tmp_path):
 def test_a_disk_that_is_full_from_the_start(tmp_path):
     """The hint can be followed: nothing is there that keeps the run from beginning again."""
     options = [*tiny_options(num_epochs=1), "--checkpoint-dir", "run"]
-    full = run_program("train", "dense", *options, cwd=tmp_path, prefix=FULL_DISK.replace("FROM", "2"))
+    full = run_program("train", "dense", *options, cwd=tmp_path, prefix=FULL_DISK.replace("FROM", "2"), entry="program")
     assert (full.code, full.hint) == (4, "make room, then run it again: no step had been saved")
     assert "Traceback" not in full.err
     assert run_program("train", "dense", *options, cwd=tmp_path).code == 0
