@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
 
 from loftr2flax.errors import CorruptFile, EnvironmentFault, UsageError
 from loftr2flax.training.config import TrainConfig
+from loftr2flax.training.folder import STATES
 from loftr2flax.training.record import Record, state_hash
 from loftr2flax.training.step import TrainState
 
 _NOT_WRITTEN = (OSError, ValueError, RuntimeError)
 """What orbax, tensorstore and jax raise where the disk is full or the system refuses."""
+
+Result = TypeVar("Result")
 
 _LINGER = 0.2  # seconds in which the threads of a failed save or restore end
 
@@ -43,12 +47,29 @@ def _threads_die_in_silence() -> Iterator[None]:
     callbacks.setLevel(logging.CRITICAL + 1)
     try:
         yield
-    except BaseException:
-        time.sleep(_LINGER)
-        raise
     finally:
         threading.excepthook, sys.unraisablehook = hooks
         callbacks.setLevel(level)
+
+
+def _tried(work: Callable[[], Result], faults: tuple[type[Exception], ...]) -> tuple[Result | None, str]:
+    """What the work gives; or None and the reason, where it ends by one of the faults.
+
+    The error itself is let go at once: orbax's tasks hang on it, and complain when they go.
+    """
+    with _threads_die_in_silence():
+        try:
+            return work(), ""
+        except (UsageError, MemoryError):
+            raise
+        except faults as error:
+            reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        except BaseException:
+            time.sleep(_LINGER)
+            raise
+        time.sleep(_LINGER)
+        gc.collect()
+        return None, reason
 
 
 class Checkpoints:
@@ -63,7 +84,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=config.keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
         )
-        self._manager = ocp.CheckpointManager(self.folder / "states", options=options)
+        self._manager = ocp.CheckpointManager(self.folder / STATES, options=options)
 
     def __enter__(self) -> Self:
         return self
@@ -92,14 +113,16 @@ class Checkpoints:
         parts = ocp.args.Composite(
             state=ocp.args.StandardSave(state._asdict()), record=ocp.args.JsonSave(record.to_json())
         )
-        try:
-            with _threads_die_in_silence():
-                self._manager.save(step, args=parts, force=True)
-                self._manager.wait_until_finished()
-        except _NOT_WRITTEN as error:
+
+        def write() -> None:
+            self._manager.save(step, args=parts, force=True)
+            self._manager.wait_until_finished()
+
+        _, trouble = _tried(write, _NOT_WRITTEN)
+        if trouble:
             self._sweep()
-            message = f"{self.folder}: step {step} could not be saved: {_reason(error)}"
-            raise EnvironmentFault(message, self._after_failure(step)) from error
+            message = f"{self.folder}: step {step} could not be saved: {trouble}"
+            raise EnvironmentFault(message, self._after_failure(step))
 
     def restore(self, like: TrainState) -> TrainState:
         """The latest state, on the devices of ``like``.
@@ -111,32 +134,33 @@ class Checkpoints:
         step = self.latest
         if step is None:
             raise UsageError(f"{self.folder}: holds no run to resume", "leave out --resume")
-        try:
-            with _threads_die_in_silence():
-                parts = ocp.args.Composite(record=ocp.args.JsonRestore())
-                record = Record.from_json(self._manager.restore(step, args=parts)["record"])
-                record.demand_same(Record.of(self._config, self._images), self.folder)
-                whole = ocp.args.Composite(state=ocp.args.StandardRestore(like._asdict()))
-                state = TrainState(**self._manager.restore(step, args=whole)["state"])
-                if state_hash(state) != record.sha256:
-                    raise ValueError("it is not what was saved: its hash is another")
-        except UsageError:
-            raise
-        except Exception as error:  # of damaged files orbax, tensorstore and their codecs raise whatever comes
-            message = f"{self.folder}: step {step} is damaged: {_reason(error)}"
-            raise CorruptFile(message, self._without(step)) from error
+
+        def read() -> TrainState:
+            parts = ocp.args.Composite(record=ocp.args.JsonRestore())
+            record = Record.from_json(self._manager.restore(step, args=parts)["record"])
+            record.demand_same(Record.of(self._config, self._images), self.folder)
+            whole = ocp.args.Composite(state=ocp.args.StandardRestore(like._asdict()))
+            state = TrainState(**self._manager.restore(step, args=whole)["state"])
+            if state_hash(state) != record.sha256:
+                raise ValueError("it is not what was saved: its hash is another")
+            return state
+
+        # of damaged files orbax, tensorstore and their codecs raise whatever comes
+        state, trouble = _tried(read, (Exception,))
+        if state is None:
+            raise CorruptFile(f"{self.folder}: step {step} is damaged: {trouble}", self._without(step))
         return state
 
     def _without(self, step: int) -> str:
         before = [other for other in self._manager.all_steps() if other != step]
         if not before:
             return "begin again in another --checkpoint-dir"
-        return f"move {self.folder / 'states' / str(step)} away, and `--resume` goes on from step {max(before)}"
+        return f"move {self.folder / STATES / str(step)} away, and `--resume` goes on from step {max(before)}"
 
     def _sweep(self) -> None:
         """Takes away what a failed save left; writers that it started may still be at work for a moment."""
         for _ in range(50):
-            left = list((self.folder / "states").glob("*.orbax-checkpoint-tmp*"))
+            left = list((self.folder / STATES).glob("*.orbax-checkpoint-tmp*"))
             for folder in left:
                 shutil.rmtree(folder, ignore_errors=True)
             if not left:
@@ -150,7 +174,3 @@ class Checkpoints:
         if not steps:
             return "make room, then run it again: no step had been saved"
         return f"make room, then `--resume`: step {max(steps)} is intact"
-
-
-def _reason(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from loftr2flax.errors import EnvironmentFault, OutputExists
+from loftr2flax.errors import EnvironmentFault, OutputExists, UsageError
+
+STATES = "states"
 
 
 @contextmanager
@@ -38,6 +40,12 @@ def held(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def demand_run(folder: Path) -> None:
+    """Raises UsageError where no run has been; nothing is made there then."""
+    if not (folder / STATES).is_dir():
+        raise UsageError(f"{folder}: holds no run to resume", "leave out --resume")
 
 
 def demand_empty(folder: Path, step: int | None, *results: str) -> None:

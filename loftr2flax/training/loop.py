@@ -26,7 +26,7 @@ from loftr2flax.training.config import DenseConfig, MatchConfig, TrainConfig
 from loftr2flax.training.curves import draw_curves
 from loftr2flax.training.evaluation import Evaluation, OutputNotFinite, dense_evaluation, match_evaluation
 from loftr2flax.training.export import write_weights
-from loftr2flax.training.folder import demand_empty, held
+from loftr2flax.training.folder import demand_empty, demand_run, held
 from loftr2flax.training.images import ImageSet, open_images
 from loftr2flax.training.metrics import Metrics
 from loftr2flax.training.optimiser import make_optimiser, schedule, steps_per_epoch
@@ -135,13 +135,15 @@ def train(
       Loftr2FlaxError: the data, the start or the folder are refused, or the disk is full.
     """
     watcher = watcher or Watcher()
+    folder = Path(config.checkpoint_dir).absolute()
+    if resume:
+        demand_run(folder)
     rank, processes = jax.process_index(), jax.process_count()
     per_epoch = steps_per_epoch(config)
     steps = per_epoch * config.num_epochs
     images = open_images(config)
     placement = Placement(config.batch_size)
     incoming = None if resume else start.read_start(config, limits)
-    folder = Path(config.checkpoint_dir).absolute()
     alone = held(folder) if rank == 0 else nullcontext()
     with alone, Checkpoints(config, images.sha256) as checkpoints, _signals() as caught:
         if not resume:

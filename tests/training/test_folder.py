@@ -258,6 +258,7 @@ def test_a_run_resumes_only_as_itself(whole, tmp_path):
         train(tiny_config(whole, lr=0.5), dense_task, resume=True)
     with pytest.raises(UsageError, match="holds no run to resume"):
         train(tiny_config(tmp_path / "none"), dense_task, resume=True)
+    assert not list(tmp_path.iterdir())
 
 
 FULL_DISK = """
