@@ -28,7 +28,7 @@ _NOT_WRITTEN = (OSError, ValueError, RuntimeError)
 
 Result = TypeVar("Result")
 
-_LINGER = 0.2  # seconds in which the threads of a failed save or restore end
+_LINGER = 0.5  # seconds in which the threads of a failed save or restore end
 
 
 def _ignore(found: object) -> None: ...
