@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from dataclasses import fields
-from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +14,7 @@ import yaml
 from loftr2flax.cli import options
 from loftr2flax.cli.gathered import gathered
 from loftr2flax.cli.output import emit, emit_json, name_of, plural, say, step_bar
-from loftr2flax.errors import EnvironmentFault, UsageError
+from loftr2flax.cli.processes import join, stdout_for_us
 from loftr2flax.extras import needed
 from loftr2flax.training.config import DenseConfig, MatchConfig, TrainConfig
 
@@ -89,11 +88,10 @@ def _train(
     with needed("training", "train", "jax", "flax", "optax", "orbax", "grain", "scipy", "PIL", "matplotlib"):
         import jax
 
-        _join(distributed)
+        join(distributed)
         from loftr2flax.training import loop
-    del jax
     task: Any = loop.dense_task if verb == "dense" else loop.match_task
-    with step_bar() as bar:
+    with step_bar() as bar, stdout_for_us(jax.process_count() > 1):
         outcome = loop.train(config, task, resume=resume, watcher=_talker(verb, config, bar), limits=limits)
     if json:
         emit_json(f"train.{verb}", _describe(outcome, config))
@@ -113,49 +111,14 @@ def _show(verb: str, config: TrainConfig, json: bool) -> None:
 def _yaml_value(value: Any) -> str:
     """A value as YAML has it; a text that would be read as something else is quoted."""
     if isinstance(value, tuple | list):
-        return f"[{', '.join(map(_yaml_value, value))}]"
+        return f"[{', '.join(_yaml_value(entry) or repr('') for entry in value)}]"
     if not isinstance(value, str) or not value:
         return str(value).lower() if isinstance(value, bool) else str(value)
     try:
-        plain = yaml.safe_load(f"[{value}]") == [value]
+        plain = yaml.safe_load(f"k: {value}\nl: [{value}]") == {"k": value, "l": [value]}
     except (yaml.YAMLError, ValueError):
         plain = False
-    return value if plain else dumps(value)
-
-
-def _join(distributed: str | None) -> None:
-    """Several processes: jax must know of them before it looks for devices."""
-    if distributed is None:
-        return
-    import jax
-
-    from loftr2flax.training.meeting import meet
-
-    where: tuple[Any, ...] = ()
-    if distributed != "auto":
-        address, *numbers = distributed.split(",")
-        host, _, port = address.rpartition(":")
-        whole = all(number.isascii() and number.isdecimal() and len(number) < 6 for number in [*numbers, port])
-        if len(numbers) != 2 or not whole or not host or not 0 < int(port) < 65536:
-            raise UsageError(
-                f"--distributed {distributed}: not HOST:PORT,N,RANK", "such as `--distributed localhost:9911,2,0`"
-            )
-        count, rank = map(int, numbers)
-        if rank >= count:
-            raise UsageError(
-                f"--distributed {distributed}: {count} processes have no rank {rank}", "ranks are 0 to N - 1"
-            )
-        where = (address, count, rank)
-        say(f"process {rank} of {count}, which meet at {address}")
-        meet(*where)
-    try:
-        jax.distributed.initialize(*where)
-    except (ValueError, RuntimeError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise EnvironmentFault(
-            f"--distributed {distributed}: the processes cannot meet: {reason}",
-            "all of them start with the same HOST:PORT, which process 0 can listen at",
-        ) from error
+    return value if plain else yaml.safe_dump(value, default_style='"', width=1 << 20).rstrip("\n")
 
 
 def _talker(verb: str, config: TrainConfig, bar: Callable[[int, int, str], None] | None) -> Any:
@@ -199,7 +162,8 @@ def _tell_start(config: TrainConfig, images: ImageSet, loaded: Loaded | None) ->
 def _conclude(outcome: Outcome) -> None:
     names = [name for name in outcome.last if name not in ("kind", "step", "epoch")]
     for name in names:
-        say(f"{name.replace('_', ' ')}: {_number(outcome.first[name])} at the start, {_number(outcome.last[name])} now")
+        then, now = _number(outcome.first.get(name)), _number(outcome.last[name])
+        say(f"{name.replace('_', ' ')}: {then} at the start, {now} now")
     speed = f", {outcome.images_per_second:.1f} images/s" if outcome.images_per_second else ""
     files = "weights.npz, metrics.jsonl and curves.png"
     say(f"step {outcome.step} of {outcome.steps}{speed}; {files} are in {outcome.folder}")

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from textwrap import shorten
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -27,6 +28,9 @@ _NOT_WRITTEN = (OSError, ValueError, RuntimeError)
 """What orbax, tensorstore and jax raise where the disk is full or the system refuses."""
 
 Result = TypeVar("Result")
+
+_LONGEST = 160
+"""Characters of a library's error: tensorstore's go on for pages."""
 
 _LINGER = 0.5  # seconds in which the threads of a failed save or restore end
 
@@ -63,7 +67,7 @@ def _tried(work: Callable[[], Result], faults: tuple[type[Exception], ...]) -> t
         except (UsageError, MemoryError):
             raise
         except faults as error:
-            reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+            reason = shorten(str(error), _LONGEST, placeholder=" …") or type(error).__name__
         except BaseException:
             time.sleep(_LINGER)
             raise

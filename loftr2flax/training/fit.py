@@ -127,7 +127,7 @@ def _check_facts(incoming: Incoming, config: TrainConfig, part: str) -> None:
             flag = f"--{setting.replace('_', '-')} {_told(stated)}"
             raise WrongNetwork(
                 f"{incoming.path}: states {fact}={_told(stated)}, and the run has {setting}={_told(wanted)}",
-                f"`{flag}`, or convert it again with the right `--fact {fact}=…`",
+                f"`{flag}`, or, if the file states it wrongly, convert it again with `--fact {fact}=…`",
             )
 
 

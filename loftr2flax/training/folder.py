@@ -48,6 +48,15 @@ def demand_run(folder: Path) -> None:
         raise UsageError(f"{folder}: holds no run to resume", "leave out --resume")
 
 
+def demand_ahead(folder: Path, step: int, steps: int, per_epoch: int) -> None:
+    """Raises UsageError where a run is further than it is asked to go."""
+    if step > steps:
+        raise UsageError(
+            f"{folder}: the run is at step {step}, and num_epochs={steps // per_epoch} ends at step {steps}",
+            f"`--num-epochs {-(-step // per_epoch)}` or more",
+        )
+
+
 def demand_empty(folder: Path, step: int | None, *results: str) -> None:
     """Raises OutputExists where a run has saved a ``step`` already, or a file of these names is there."""
     if step is not None:

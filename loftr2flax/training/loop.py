@@ -9,7 +9,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -20,17 +20,18 @@ import jax
 from loftr2flax.errors import InputError
 from loftr2flax.formats.atomic import new_file
 from loftr2flax.limits import DEFAULT, Limits
-from loftr2flax.training import network, start
+from loftr2flax.training import network, start, together
 from loftr2flax.training.checkpoints import Checkpoints
 from loftr2flax.training.config import DenseConfig, MatchConfig, TrainConfig
 from loftr2flax.training.curves import draw_curves
 from loftr2flax.training.evaluation import Evaluation, OutputNotFinite, dense_evaluation, match_evaluation
 from loftr2flax.training.export import write_weights
-from loftr2flax.training.folder import demand_empty, demand_run, held
+from loftr2flax.training.folder import demand_ahead, demand_empty, demand_run, held
 from loftr2flax.training.images import ImageSet, open_images
 from loftr2flax.training.metrics import Metrics
 from loftr2flax.training.optimiser import make_optimiser, schedule, steps_per_epoch
 from loftr2flax.training.pairs import batches
+from loftr2flax.training.record import Record
 from loftr2flax.training.step import (
     Loss,
     Placement,
@@ -136,21 +137,26 @@ def train(
     """
     watcher = watcher or Watcher()
     folder = Path(config.checkpoint_dir).absolute()
-    if resume:
-        demand_run(folder)
     rank, processes = jax.process_index(), jax.process_count()
-    per_epoch = steps_per_epoch(config)
-    steps = per_epoch * config.num_epochs
-    images = open_images(config)
-    placement = Placement(config.batch_size)
-    incoming = None if resume else start.read_start(config, limits)
-    alone = held(folder) if rank == 0 else nullcontext()
-    with alone, Checkpoints(config, images.sha256) as checkpoints, _signals() as caught:
-        if not resume:
-            demand_empty(folder, checkpoints.latest, WEIGHTS, CURVES)
-        task = make_task(config, images)
-        loaded = None if resume else start.put_in(task.variables, config, incoming)
-        watcher.began(images, loaded, jax.device_count(), processes)
+    with ExitStack() as run:
+        with together.all_or_none():
+            if resume:
+                demand_run(folder)
+            per_epoch = steps_per_epoch(config)
+            steps = per_epoch * config.num_epochs
+            images = open_images(config)
+            placement = Placement(config.batch_size)
+            incoming = None if resume else start.read_start(config, limits)
+            if rank == 0:
+                run.enter_context(held(folder))
+        together.demand_same(Record.of(config, images.sha256), resume)
+        checkpoints = run.enter_context(Checkpoints(config, images.sha256))
+        caught = run.enter_context(_signals())
+        with together.all_or_none():
+            if not resume:
+                demand_empty(folder, checkpoints.latest, WEIGHTS, CURVES)
+            task = make_task(config, images)
+            loaded = None if resume else start.put_in(task.variables, config, incoming)
         variables = loaded.variables if loaded else task.variables
         optimiser = make_optimiser(config, variables["params"])
         state = placement.state(new_state(variables, optimiser))
@@ -160,6 +166,8 @@ def train(
         if resume:
             state = checkpoints.restore(state)
             resumed = int(state.step)
+            demand_ahead(folder, resumed, steps, per_epoch)
+        watcher.began(images, loaded, jax.device_count(), processes)
         metrics = Metrics(folder, resumed, enabled=rank == 0)
 
         def diverged(what: str, step: int) -> LossNotFinite:
@@ -181,7 +189,7 @@ def train(
             look(resumed, resumed // per_epoch)
 
         clock = _Clock()
-        number = resumed
+        number, stopped = resumed, 0
         waiting: list[tuple[int, dict[str, Any]]] = []
 
         def flush() -> None:
@@ -200,7 +208,8 @@ def train(
             state, found = step(state, placement.batch(rows))
             number += 1
             waiting.append((number, found))
-            if number % config.log_every == 0 or number % per_epoch == 0 or caught:
+            stopped = together.latest(caught[0] if caught else 0)
+            if number % config.log_every == 0 or number % per_epoch == 0 or stopped:
                 flush()
             clock.tick(config.batch_size)
             if number % per_epoch == 0:
@@ -209,7 +218,7 @@ def train(
                 if epoch % config.save_every == 0 or number == steps:
                     checkpoints.save(state)
                 clock.rest()
-            if caught:
+            if stopped:
                 break
         flush()
         checkpoints.save(state)
@@ -219,7 +228,7 @@ def train(
                 file.write(draw_curves(metrics.rows))
     looks = metrics.of("evaluation")
     return Outcome(
-        folder, number, steps, resumed, caught[0] if caught else None, looks[0], looks[-1],
+        folder, number, steps, resumed, stopped or None, looks[0], looks[-1],
         clock.images_per_second, metrics.rows,
     )  # fmt: skip
 

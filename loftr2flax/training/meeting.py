@@ -17,7 +17,7 @@ PATIENCE = 300.0
 """Seconds to wait for the others; jax's own."""
 
 _GREETING, _GO = "loftr2flax", "go"
-_PAUSE, _ANSWER = 0.2, 5.0  # seconds from one try to the next; for a stranger to say who it is
+_PAUSE, _ANSWER = 0.2, 2.0  # seconds from one try to the next; for a stranger to say who it is
 _LONGEST = 200  # characters of what is said
 
 
@@ -47,16 +47,17 @@ def _await_others(address: str, place: tuple[str, int], processes: int, until: f
             with socket.create_connection(place, _left(until)):  # jax's coordinator calls itself by this address too
                 pass
         except OSError as error:
-            _fail(address, f"process 0 cannot be reached here: {_reason(error)}")
+            told = f"--distributed {address}: process 0 cannot be reached here: {_reason(error)}"
+            raise EnvironmentFault(told, "a HOST of this machine and a PORT that is free, for all processes") from None
         met: dict[int, socket.socket] = {}
-        while len(met) < processes - 1:
+        while len(met := {rank: one for rank, one in met.items() if not _hung_up(one)}) < processes - 1:
             server.settimeout(_left(until))
             try:
                 other = open_sockets.enter_context(server.accept()[0])
             except OSError:
                 missing = ", ".join(str(one) for one in range(1, processes) if one not in met)
                 _fail(address, f"of {processes} processes these did not come: {missing}")
-            said = _hear(other, min(_ANSWER, _left(until))).split()
+            said = _hear(other, min(time.monotonic() + _ANSWER, until)).split()
             if len(said) != 3 or said[0] != _GREETING or not all(word.isdecimal() for word in said[1:]):
                 continue  # our own call, or a stranger
             count, rank = map(int, said[1:])
@@ -65,13 +66,13 @@ def _await_others(address: str, place: tuple[str, int], processes: int, until: f
                 trouble = f"process {rank} was told of {count} processes, process 0 of {processes}"
             if trouble:
                 for one in (*met.values(), other):
-                    _say(one, trouble)
+                    _say(one, f"{_GREETING}: {trouble}")
                 _disagree(address, trouble)
             met[rank] = other
         for other in met.values():
-            _say(other, _GO)
+            _say(other, f"{_GREETING}: {_GO}")
         for other in met.values():
-            _hear(other, _ANSWER)  # until it hangs up, so that the port is free at once
+            _hear(other, time.monotonic() + _ANSWER)  # until it hangs up, so that the port is free at once
 
 
 def _await_word(address: str, place: tuple[str, int], processes: int, rank: int, until: float) -> None:
@@ -79,7 +80,7 @@ def _await_word(address: str, place: tuple[str, int], processes: int, rank: int,
         try:
             with socket.create_connection(place, _left(until)) as server:
                 _say(server, f"{_GREETING} {processes} {rank}")
-                word = _hear(server, _left(until))
+                word = _hear(server, until)
             break
         except OSError as error:
             if time.monotonic() + _PAUSE > until:
@@ -87,8 +88,10 @@ def _await_word(address: str, place: tuple[str, int], processes: int, rank: int,
             time.sleep(_PAUSE)
     if not word:
         _fail(address, "process 0 went away, or others did not come")
-    if word != _GO:
-        _disagree(address, word)
+    if not word.startswith(f"{_GREETING}: "):
+        raise EnvironmentFault(f"--distributed {address}: something else answers there", "take another port for all")
+    if word != f"{_GREETING}: {_GO}":
+        _disagree(address, word.removeprefix(f"{_GREETING}: "))
 
 
 def _listening(port: int) -> socket.socket:
@@ -102,14 +105,27 @@ def _say(other: socket.socket, words: str) -> None:
         other.sendall(f"{words}\n".encode())
 
 
-def _hear(other: socket.socket, patience: float) -> str:
+def _hear(other: socket.socket, until: float) -> str:
     """One line; empty where the other hangs up, or says nothing in time."""
-    other.settimeout(patience)
     heard = b""
     with contextlib.suppress(OSError):
-        while not heard.endswith(b"\n") and len(heard) < _LONGEST and (more := other.recv(_LONGEST)):
+        while b"\n" not in heard and len(heard) < _LONGEST and time.monotonic() < until:
+            other.settimeout(_left(until))
+            if not (more := other.recv(_LONGEST)):
+                break
             heard += more
-    return heard.decode("ascii", "replace").strip()
+    return heard.partition(b"\n")[0].decode("ascii", "replace").strip()
+
+
+def _hung_up(other: socket.socket) -> bool:
+    """Whether a process that has said who it is has gone; it has nothing more to say."""
+    other.setblocking(False)
+    try:
+        return not other.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 def _left(until: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ from loftr2flax.errors import CorruptFile
 from loftr2flax.formats.atomic import new_file
 
 FILE = "metrics.jsonl"
+KINDS = ("train", "evaluation")
 
 
 class Metrics:
     """``metrics.jsonl`` in a folder: rows of kind ``train`` and ``evaluation``, each with its step and epoch.
 
     A resumed run drops what was written after the step at which it resumes, so that the file reads as if nothing had
-    happened; a number that JSON cannot hold is null.
+    happened; a number that JSON cannot hold is null. A new run sets rows that are there aside.
     """
 
     def __init__(self, folder: Path, step: int, enabled: bool = True) -> None:
@@ -26,6 +28,8 @@ class Metrics:
         self._file = folder / FILE
         self._enabled = enabled
         if enabled:
+            if not step:
+                _set_aside(self._file)
             with new_file(self._file, force=True) as file:
                 file.write("".join(json.dumps(row) + "\n" for row in self.rows).encode())
         self._board = _tensorboard(folder) if enabled else None
@@ -71,8 +75,23 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def _is_row(row: Any) -> bool:
-    kinds = {"kind": str, "step": int, "epoch": int | float}
-    return isinstance(row, dict) and all(isinstance(row.get(name), kind) for name, kind in kinds.items())
+    if not isinstance(row, dict) or row.get("kind") not in KINDS:
+        return False
+    figures = [value for name, value in row.items() if name != "kind"]
+    whole = row.get("step")
+    return (
+        all(value is None or (type(value) in (int, float) and math.isfinite(value)) for value in figures)
+        and type(whole) is int
+        and whole >= 0
+        and row.get("epoch") is not None
+    )
+
+
+def _set_aside(path: Path) -> None:
+    """What a run left that saved no state keeps its rows, as ``metrics.1.jsonl`` and so on."""
+    if path.exists() and path.stat().st_size:
+        names = (path.with_name(f"{path.stem}.{number}{path.suffix}") for number in count(1))
+        path.rename(next(name for name in names if not name.exists()))
 
 
 def _tensorboard(folder: Path) -> Any:

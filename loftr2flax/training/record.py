@@ -45,16 +45,20 @@ class Record(NamedTuple):
         Raises:
           ValueError: it is none.
         """
-        kinds = {"command": str, "config": dict, "images": str, "sha256": str}
-        if not isinstance(value, dict) or value.keys() != kinds.keys():
+        if not isinstance(value, dict) or value.keys() != {*cls._fields, "seal"}:
             raise ValueError("its record is damaged")
-        if wrong := [name for name, kind in kinds.items() if not isinstance(value[name], kind)]:
-            raise ValueError(f"its record is damaged: {wrong[0]} is no {kinds[wrong[0]].__name__}")
-        return cls(**value)
+        seal = value.pop("seal")
+        record = cls(**value)
+        if seal != record._seal():
+            raise ValueError("its record is damaged: its hash is another")
+        return record
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` takes."""
-        return self._asdict()
+        """What `from_json` takes: the fields, and a hash of them."""
+        return {**self._asdict(), "seal": self._seal()}
+
+    def _seal(self) -> str:
+        return hashlib.sha256(json.dumps(self._asdict(), sort_keys=True).encode()).hexdigest()
 
     def demand_same(self, now: Record, folder: object) -> None:
         """Whether a run may go on from this one's state.

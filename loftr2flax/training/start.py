@@ -99,7 +99,7 @@ def _into_dense(variables: Mapping[str, Any], config: DenseConfig, incoming: Inc
     params, stats = variables["params"], variables["batch_stats"]
     taken, first = _taken(incoming, config), config.loftr_layers
     filled = _filled(params, stats, incoming, taken, first)
-    rows = _loaded_rows(filled, "", f"the first {first} layers" if first else "")
+    rows = _loaded_rows(filled, "", _first(first))
     alone = f"loftr_parts={config.loftr_parts} takes the {config.loftr_parts} alone"
     why = "the file does not hold it" if config.loftr_parts == "all" else alone
     rows += _left({part: tree for part, tree in params.items() if part not in taken}, why)
@@ -117,6 +117,10 @@ def _into_match(variables: Mapping[str, Any], incoming: Incoming) -> tuple[_Fill
         rows += _loaded_rows(filled, f"{branch}/", "")
     rows += _left({part: tree for part, tree in params.items() if part not in _BRANCHES}, "new in Module 2")
     return _Filled(params, stats), rows + _not_taken(incoming, params[_BRANCHES[0]], stats[_BRANCHES[0]])
+
+
+def _first(layers: int) -> str:
+    return {0: "", 1: "the first layer"}.get(layers, f"the first {layers} layers")
 
 
 def _demand(incoming: Incoming, part: str, config: TrainConfig) -> None:

@@ -113,7 +113,25 @@ def test_the_config_is_shown_and_read_back(call, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "folder", ["run #2", "yes", "1_000", "a: b", "010", "[x]", "null", "a, b", "'", '"', "é", " x"]
+    "folder",
+    [
+        "run #2",
+        "yes",
+        "1_000",
+        "a: b",
+        "010",
+        "[x]",
+        "null",
+        "a, b",
+        "'",
+        '"',
+        "é",
+        " x",
+        "-",
+        "a: 😀",
+        "x\u2028y",
+        "~",
+    ],
 )
 def test_a_shown_config_comes_back(call, tmp_path, folder):
     done = call("train", "dense", "--checkpoint-dir", folder, "--freeze", "backbone", "--show-config")

@@ -103,8 +103,14 @@ def test_a_resumed_run_without_its_metrics(whole, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", ["garbage", "3", "null", "[1]", '{"step": 1}', '{"kind": 1, "step": 1, "epoch": 1}', "\udcff"]
-)
+    "line",
+    [
+        "garbage", "3", "null", "[1]", '{"step": 1}', '{"kind": 1, "step": 1, "epoch": 1}', "\udcff",
+        '{"kind": "foo", "step": 1, "epoch": 1}', '{"kind": "train", "step": -1, "epoch": 1}',
+        '{"kind": "train", "step": true, "epoch": 1}', '{"kind": "train", "step": 1, "epoch": 1e999}',
+        '{"kind": "train", "step": 1, "epoch": 1, "loss": [1]}', '{"kind": "train", "step": 1, "epoch": 1, "a": "x"}',
+    ],
+)  # fmt: skip
 def test_metrics_that_are_damaged_are_named_and_kept(tmp_path, line):
     good = '{"kind": "train", "step": 1, "epoch": 0.5, "loss": 2.0}'
     text = f"{good}\n{line}\n{good}\n".encode("utf-8", "surrogateescape")
@@ -178,7 +184,11 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
-ODD_RECORD = '{"command": "", "config": {}, "images": 1, "sha256": ""}'
+def misspell(path: Path) -> None:
+    path.write_text(path.read_text().replace("loftr_parts", "loftr_pa2ts"))
+
+
+ODD_RECORD = '{"command": "", "config": {}, "images": 1, "sha256": "", "seal": ""}'
 DAMAGES = {
     "cut": ("state/ocdbt.process_0/d/*", cut, ""),
     "flipped": ("state/ocdbt.process_0/d/*", flip, ""),
@@ -189,7 +199,8 @@ DAMAGES = {
     "list_as_record": ("record/metadata", partial(Path.write_text, data="[1, 2]"), "its record is damaged"),
     "null_as_record": ("record/metadata", partial(Path.write_text, data="null"), "its record is damaged"),
     "empty_record": ("record/metadata", partial(Path.write_text, data="{}"), "its record is damaged"),
-    "record_of_numbers": ("record/metadata", partial(Path.write_text, data=ODD_RECORD), "images is no str"),
+    "record_of_another": ("record/metadata", partial(Path.write_text, data=ODD_RECORD), "its hash is another"),
+    "misspelt_record": ("record/metadata", misspell, "its hash is another"),
 }  # fmt: skip
 
 
@@ -251,6 +262,30 @@ def test_a_second_sigterm_ends_a_run_at_once(tmp_path):
     if again.code:
         assert again.error.endswith("run: holds no run to resume")
     assert not list((tmp_path / "run/states").glob("*tmp*"))
+
+
+def test_rows_of_a_run_that_saved_nothing_are_kept(tmp_path):
+    for number in (1, 2, 3):
+        Metrics(tmp_path, 0).add("train", number, 0.5, {"loss": 2.0})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.1.jsonl", "metrics.2.jsonl", "metrics.jsonl"]
+    assert '"step": 1' in (tmp_path / "metrics.1.jsonl").read_text()
+    assert '"step": 2' in (tmp_path / "metrics.2.jsonl").read_text()
+
+
+def test_a_row_without_its_figures_hurts_nobody(whole, tmp_path, call):
+    shutil.copytree(whole, tmp_path / "run")
+    rows = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    rows[0] = '{"kind": "evaluation", "step": 0, "epoch": 0}'
+    (tmp_path / "run/metrics.jsonl").write_text("\n".join(rows) + "\n")
+    done = call("train", "dense", *tiny_options(), "--checkpoint-dir", "run", "--resume")
+    assert done.code == 0, done.err
+    assert "correct: - at the start" in done.err
+
+
+def test_a_run_is_not_asked_to_go_back(whole):
+    with pytest.raises(UsageError, match="the run is at step 4, and num_epochs=1 ends at step 2") as caught:
+        train(tiny_config(whole, num_epochs=1), dense_task, resume=True)
+    assert caught.value.hint == "`--num-epochs 2` or more"
 
 
 def test_a_run_resumes_only_as_itself(whole, tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
@@ -44,6 +46,49 @@ def test_strangers_do_not_matter(address):
                 continue
         second = pool.submit(meet, address, 2, 1, 20.0)
     assert first.result() is second.result() is None
+
+
+def test_one_that_went_away_may_come_again(address):
+    host, port = address.split(":")
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(meet, address, 3, 0, 20.0)
+        while True:
+            try:
+                with socket.create_connection((host, int(port)), 1) as gone:
+                    gone.sendall(b"loftr2flax 3 1\n")
+                break
+            except ConnectionRefusedError:
+                continue
+        second = pool.submit(meet, address, 3, 2, 20.0)
+        time.sleep(0.3)
+        assert not first.done()
+        assert not second.done()
+        meet(address, 3, 1, 20.0)
+    assert first.result() is second.result() is None
+
+
+def test_a_slow_stranger_takes_no_more_than_the_patience(address):
+    host, port = address.split(":")
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(meet, address, 2, 0, 1.0)
+        time.sleep(0.3)
+        with socket.create_connection((host, int(port)), 1) as stranger, contextlib.suppress(OSError):
+            for _ in range(30):
+                stranger.sendall(b"x")
+                time.sleep(0.1)
+        with pytest.raises(EnvironmentFault, match="these did not come: 1"):
+            first.result(0.1)
+
+
+def test_something_else_answers(address):
+    def answer(server):
+        with server, server.accept()[0] as other:
+            other.sendall(b"HTTP/1.1 400 Bad Request\r\nServer: x\r\n\r\n")
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(answer, socket.create_server(("localhost", int(address.split(":")[1]))))
+        with pytest.raises(EnvironmentFault, match=f"{address}: something else answers there"):
+            meet(address, 2, 1, 5.0)
 
 
 def test_some_do_not_come(address):
@@ -90,7 +135,7 @@ def test_they_were_told_different_things(address, told, trouble):
 @pytest.mark.parametrize(
     "words",
     ["x", "localhost,2,0", "localhost:abc,1,0", "localhost:99999,1,0", "localhost:9911,2,2", "localhost:9911,2",
-     "localhost:9911,٢,0", ":9911,2,0", "localhost:0,1,0"],
+     "localhost:9911,٢,0", ":9911,2,0", "localhost:0,1,0", "::1:9911,2,0", "a b:9911,2,1"],
 )  # fmt: skip
 def test_processes_that_are_not_named(call, tmp_path, words):
     done = call("train", "dense", "--distributed", words)

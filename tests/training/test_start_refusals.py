@@ -75,7 +75,7 @@ def test_a_wrong_network_is_told_by_its_setting(start, name, changes, words, hin
     with pytest.raises(WrongNetwork) as caught:
         start(name, **changes)
     assert words in caught.value.message
-    assert caught.value.hint.startswith(hint) or hint in caught.value.hint.split(", or convert")[0]
+    assert caught.value.hint.startswith(hint) or hint in caught.value.hint.split(", or, if the file")[0]
 
 
 def test_what_a_hint_says_helps(start):
@@ -101,7 +101,7 @@ def test_module_2_is_told_the_same(folder, tmp_path, changes, words, hint):
     with pytest.raises(WrongNetwork) as caught:
         trained(tmp_path, dense_weights=str(folder / "whole.npz"), **changes)
     assert words in caught.value.message
-    assert caught.value.hint.split(", or convert")[0] == hint
+    assert caught.value.hint.split(", or, if the file")[0] == hint
 
 
 def test_module_2_and_a_transformer_alone(folder, tmp_path):
