@@ -27,6 +27,18 @@ def together(address: str, *told: tuple[int, int], patience: float = 20.0) -> li
         return [pool.submit(meet, address, processes, rank, patience) for processes, rank in told]
 
 
+def say_and_go(address: str, words: bytes) -> None:
+    """Hangs up on process 0 after these words, once it is there."""
+    host, port = address.split(":")
+    while True:
+        try:
+            with socket.create_connection((host, int(port)), 1) as other:
+                other.sendall(words)
+            return
+        except ConnectionRefusedError:
+            continue
+
+
 @pytest.mark.parametrize("ranks", [(0,), (0, 1), (3, 1, 0, 2)])
 def test_all_come(address, ranks):
     for done in together(address, *((len(ranks), rank) for rank in ranks)):
@@ -34,31 +46,17 @@ def test_all_come(address, ranks):
 
 
 def test_strangers_do_not_matter(address):
-    host, port = address.split(":")
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(meet, address, 2, 0, 20.0)
-        while True:
-            try:
-                with socket.create_connection((host, int(port)), 1) as stranger:
-                    stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
-                break
-            except ConnectionRefusedError:
-                continue
+        say_and_go(address, b"GET / HTTP/1.1\r\n\r\n")
         second = pool.submit(meet, address, 2, 1, 20.0)
     assert first.result() is second.result() is None
 
 
 def test_one_that_went_away_may_come_again(address):
-    host, port = address.split(":")
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(meet, address, 3, 0, 20.0)
-        while True:
-            try:
-                with socket.create_connection((host, int(port)), 1) as gone:
-                    gone.sendall(b"loftr2flax 3 1\n")
-                break
-            except ConnectionRefusedError:
-                continue
+        say_and_go(address, b"loftr2flax 3 1\n")
         second = pool.submit(meet, address, 3, 2, 20.0)
         time.sleep(0.3)
         assert not first.done()
