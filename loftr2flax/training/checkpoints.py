@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 
 from loftr2flax.errors import CorruptFile, EnvironmentFault, UsageError
 from loftr2flax.training.config import TrainConfig
-from loftr2flax.training.folder import STATES
+from loftr2flax.training.folder import STATES, no_run
 from loftr2flax.training.record import Record, state_hash
 from loftr2flax.training.step import TrainState
 
@@ -137,7 +137,7 @@ class Checkpoints:
         """
         step = self.latest
         if step is None:
-            raise UsageError(f"{self.folder}: holds no run to resume", "leave out --resume")
+            raise no_run(self.folder)
 
         def read() -> TrainState:
             parts = ocp.args.Composite(record=ocp.args.JsonRestore())

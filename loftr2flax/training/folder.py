@@ -42,10 +42,15 @@ def held(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def no_run(folder: Path) -> UsageError:
+    """The error that nothing in the folder can be resumed."""
+    return UsageError(f"{folder}: holds no run to resume", "leave out --resume")
+
+
 def demand_run(folder: Path) -> None:
-    """Raises UsageError where no run has been; nothing is made there then."""
+    """Raises `no_run` where there has been none; nothing is made there then."""
     if not (folder / STATES).is_dir():
-        raise UsageError(f"{folder}: holds no run to resume", "leave out --resume")
+        raise no_run(folder)
 
 
 def demand_ahead(folder: Path, step: int, steps: int, per_epoch: int) -> None:

@@ -19,8 +19,6 @@ from loftr2flax.training.record import Record
 _OWN = {"workers", "dataset_root"}
 """What each process may have otherwise: the images themselves are compared."""
 
-_ROOM = 16384  # bytes that a process can say
-
 
 @contextmanager
 def all_or_none() -> Iterator[None]:
@@ -78,7 +76,6 @@ def _gathered(said: dict[str, Any]) -> list[dict[str, Any]]:
     from jax.experimental.multihost_utils import process_allgather
 
     text = json.dumps(said).encode()
-    if len(text) > _ROOM:
-        text = json.dumps({"trouble": "it has more to say than there is room for"}).encode()
-    padded = np.frombuffer(text.ljust(_ROOM), np.uint8)
+    room = int(np.max(process_allgather(np.int32(len(text)))))
+    padded = np.frombuffer(text.ljust(room), np.uint8)
     return [json.loads(bytes(row)) for row in np.asarray(process_allgather(padded))]
