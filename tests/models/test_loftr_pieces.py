@@ -13,8 +13,9 @@ from kornia.feature.loftr.utils.position_encoding import PositionEncodingSine
 
 from loftr2flax.models.loftr import LoFTRConfig
 from loftr2flax.models.loftr.attention import full_attention, linear_attention
-from loftr2flax.models.loftr.backbone import BatchNorm, upsample_twice
-from loftr2flax.models.loftr.fine import expectation, windows
+from loftr2flax.models.loftr.backbone import upsample_twice
+from loftr2flax.models.loftr.fine import expectation
+from loftr2flax.models.loftr.layers import BatchNorm
 from loftr2flax.models.loftr.matching import (
     CoarseMatching,
     dual_softmax,
@@ -25,6 +26,7 @@ from loftr2flax.models.loftr.matching import (
     select,
 )
 from loftr2flax.models.loftr.position import add_position
+from loftr2flax.models.loftr.windows import windows
 
 RNG = np.random.default_rng(7)
 

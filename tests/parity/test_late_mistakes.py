@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 from small_loftr import HEADS, SIZES
@@ -11,6 +12,7 @@ from loftr2flax.checkpoint import LeafInfo
 from loftr2flax.convert import convert_checkpoint
 from loftr2flax.formats import open_checkpoint
 from loftr2flax.formats.writer import open_writer
+from loftr2flax.models.loftr.smoothing import Smoothing
 from loftr2flax.parity import Culprit, StageRow, verify_parity
 from loftr2flax.parity.judge import judge
 from loftr2flax.parity.loftr import subject as loftr
@@ -151,3 +153,16 @@ def test_a_bin_score_at_its_initial_value_is_a_wrong_leaf(transport, tmp_path):
     report = verify_parity(transport / "small.ckpt", tmp_path / "initial.npz", "loftr", sizes=SIZES, facts=facts)
     assert report.culprit.cause == "params/coarse_matching/bin_score is still at the initial value"
     assert report.culprit.stage == "conf_matrix"
+
+
+def test_windows_that_are_smoothed_wrongly_fail_the_free_run(folder, monkeypatch):
+    """What `match` runs: own errors, of windows cut from torch's map, do not see it."""
+    right = Smoothing.windows
+    monkeypatch.setattr(Smoothing, "windows", lambda *args: right(*args)[:, ::-1])
+    jax.clear_caches()
+    report = verify_parity(folder / "small.ckpt", folder / "loftr.npz", sizes=SIZES)
+    jax.clear_caches()
+    assert report.exit_code == 1
+    row = next(row for row in report.runs[0].stages if row.stage == "fine_preprocess")
+    assert row.own_ratio <= 2 < row.drift_ratio
+    assert report.culprit.stage == "fine_preprocess"

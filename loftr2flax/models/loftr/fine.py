@@ -2,36 +2,18 @@
 
 Upstream files: `fine_preprocess.py`, `fine_matching.py`.
 
-Letters: M matches, w the side of a window, Ĉ fine and C̃ coarse channels. A window is centred on the fine cell under
-its coarse cell. ``ids`` [3, M] are batch, coarse cell of image 0, coarse cell of image 1.
+Letters: M matches, w the side of a window, Ĉ fine and C̃ coarse channels. ``ids`` [3, M] are batch, coarse cell of image
+0, coarse cell of image 1.
 """
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax import Array, lax
+from jax import Array
 
 from loftr2flax.models.loftr.config import LoFTRConfig
-
-
-def windows(fine: Array, batch: Array, cells: Array, grid_width: int, stride: int, side: int) -> Array:
-    """Cuts a window for each match: fine map [B, H, W, Ĉ], batch and cells [M] → [M, w², Ĉ], zeros outside the map.
-
-    The same numbers as ``F.unfold``, which lists channels before window positions; here the channels come last, as
-    they do upstream after its rearrangement.
-    """
-    pad = side // 2
-    padded = jnp.pad(fine, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    channels = fine.shape[-1]
-
-    def cut(b: Array, cell: Array) -> Array:
-        corner = (b, cell // grid_width * stride, cell % grid_width * stride, jnp.zeros_like(b))
-        return lax.dynamic_slice(padded, corner, (1, side, side, channels))
-
-    return jax.vmap(cut)(batch, cells).reshape(-1, side * side, channels)  # [M, 1, w, w, Ĉ] -> [M, w², Ĉ]
 
 
 class FinePreprocess(nn.Module):
@@ -41,19 +23,14 @@ class FinePreprocess(nn.Module):
 
     @nn.compact
     def __call__(
-        self, fine0: Array, fine1: Array, coarse0: Array, coarse1: Array, ids: Array, grid_widths: tuple[int, int]
+        self, window0: Array, window1: Array, coarse0: Array, coarse1: Array, ids: Array
     ) -> tuple[Array, Array]:
-        """Fine maps [B, H, W, Ĉ], coarse features [B, L, C̃] and [B, S, C̃], ids [3, M] → two of [M, w², Ĉ].
-
-        ``grid_widths`` are the numbers of coarse columns of the two images.
-        """
-        batch, i, j = ids
-        stride, side, dim = self.config.fine_stride, self.config.fine_window, self.config.fine_dim
-        window0 = windows(fine0, batch, i, grid_widths[0], stride, side)
-        window1 = windows(fine1, batch, j, grid_widths[1], stride, side)
+        """Windows [M, w², Ĉ], coarse features [B, L, C̃] and [B, S, C̃], ids [3, M] → two of [M, w², Ĉ]."""
         if not self.config.fine_concat_coarse:
             return window0, window1
 
+        batch, i, j = ids
+        dim = self.config.fine_dim
         init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
         down_proj = nn.Dense(dim, dtype=self.config.dtype, kernel_init=init, name="down_proj")
         merge_feat = nn.Dense(dim, dtype=self.config.dtype, kernel_init=init, name="merge_feat")

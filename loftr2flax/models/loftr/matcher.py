@@ -9,6 +9,7 @@ Matmul precision is jax's own setting; `jax.default_matmul_precision("highest")`
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -18,17 +19,16 @@ from flax import struct
 from jax import Array, lax
 
 from loftr2flax.models.loftr.backbone import ResNetFPN
+from loftr2flax.models.loftr.chunks import by_chunks
 from loftr2flax.models.loftr.config import LoFTRConfig
 from loftr2flax.models.loftr.fine import FinePreprocess, expectation
 from loftr2flax.models.loftr.matching import CoarseMatching, mutual_nearest, off_border, select
 from loftr2flax.models.loftr.position import add_position
 from loftr2flax.models.loftr.transformer import FeatureTransformer
+from loftr2flax.models.loftr.windows import smoothed_windows, windows, worth_windows
 
 Grid = tuple[int, int]
 """Rows and columns of a coarse map."""
-
-CHUNK = 64
-"""Windows that the fine stage takes at a time. Chunks without a match cost nothing."""
 
 
 @struct.dataclass
@@ -75,7 +75,7 @@ class LoFTR(nn.Module):
     >>> matches.mkpts0, matches.mkpts1, matches.mconf                               # doctest: +SKIP
 
     ``transformer`` is the class of the coarse and the fine transformer; a subclass may compute something else.
-    Each step is a method, so that it can be run alone: ``model.apply(variables, image, method="backbone_features")``.
+    Each step is a method, so that it can be run alone: ``model.apply(variables, image0, image1, method="features")``.
     """
 
     config: LoFTRConfig
@@ -108,7 +108,8 @@ class LoFTR(nn.Module):
           ids: [3, M] int32, matches to refine instead of those found, for training on known ones and for comparing two
             networks at the same places; all count as valid.
         """
-        (coarse0, fine0), (coarse1, fine1) = self.features(image0, image1, train)
+        rough = not train and not self.is_initializing()  # the fine maps are made where there is a match
+        (coarse0, fine0), (coarse1, fine1) = self.features(image0, image1, train, rough)
         grid0, grid1 = grid(coarse0), grid(coarse1)
         coarse0, coarse1 = self.encode_position(coarse0), self.encode_position(coarse1)
         mask0, mask1 = self.coarse_mask(mask0), self.coarse_mask(mask1)
@@ -119,14 +120,15 @@ class LoFTR(nn.Module):
             ids, mconf, valid, found = self.coarse_matches(conf_matrix, grid0, grid1, mask0, mask1)
         else:
             mconf, valid, found = conf_matrix[tuple(ids)], jnp.ones(ids.shape[1:], bool), jnp.int32(ids.shape[1])
-        expec_f = self.refine(fine0, fine1, coarse0, coarse1, ids, valid, grid0, grid1) if self.config.fine else None
+        maps = fine0, fine1, coarse0, coarse1
+        expec_f = self.refine(*maps, ids, valid, grid0, grid1, rough) if self.config.fine else None
         mkpts0, mkpts1 = self.points(ids, grid0, grid1, expec_f)
         return Matches(ids, mkpts0, mkpts1, mconf, valid, found, expec_f, conf_matrix)
 
     def features(
-        self, image0: Array, image1: Array, train: bool = False
+        self, image0: Array, image1: Array, train: bool = False, rough: bool = False
     ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-        """Coarse and fine maps of both images.
+        """Coarse and fine maps of both images; the fine ones before their last step, if they are to be ``rough``.
 
         In training, where sizes agree, they go through in one pass, so that BatchNorm sees both. Else one by one, which
         needs half the memory; on a CPU, whose allocator asks the system for each large block anew, it takes a tenth
@@ -137,9 +139,10 @@ class LoFTR(nn.Module):
                 raise ValueError(f"{name} is [B, H, W, 1], grey with the channel last, not {list(image.shape)}")
         if len(image0) != len(image1):
             raise ValueError(f"image0 and image1 are one batch, but hold {len(image0)} and {len(image1)} images")
+        backbone = self.backbone.rough if rough else self.backbone
         if not train or image0.shape != image1.shape:
-            return self.backbone(image0, train), self.backbone(image1, train)
-        coarse, fine = self.backbone(jnp.concatenate([image0, image1]), train)
+            return backbone(image0, train), backbone(image1, train)
+        coarse, fine = backbone(jnp.concatenate([image0, image1]), train)
         batch = len(image0)
         return (coarse[:batch], fine[:batch]), (coarse[batch:], fine[batch:])
 
@@ -185,9 +188,14 @@ class LoFTR(nn.Module):
         ids: Array,
         grid0: Grid,
         grid1: Grid,
+        rough: bool = False,
     ) -> tuple[Array, Array]:
         """The windows of matches ``ids`` [3, M] with their coarse context, two of [M, w², Ĉ]."""
-        return self.fine_preprocess(fine0, fine1, coarse0, coarse1, ids, (grid0[1], grid1[1]))
+        cut = partial(smoothed_windows, self.backbone.smooth) if rough else windows
+        stride, side = self.config.fine_stride, self.config.fine_window
+        window0 = cut(fine0, ids[0], ids[1], grid0[1], stride, side)
+        window1 = cut(fine1, ids[0], ids[2], grid1[1], stride, side)
+        return self.fine_preprocess(window0, window1, coarse0, coarse1, ids)
 
     def fine_layer(self, i: int, feat0: Array, feat1: Array) -> tuple[Array, Array]:
         """Fine encoder layer ``i`` over windows [M, w², Ĉ]."""
@@ -202,9 +210,10 @@ class LoFTR(nn.Module):
         ids: Array,
         grid0: Grid,
         grid1: Grid,
+        rough: bool = False,
     ) -> Array:
         """The fine stage for all of ``ids`` at once: [3, M] → [M, 3]."""
-        window0, window1 = self.fine_windows(fine0, fine1, coarse0, coarse1, ids, grid0, grid1)
+        window0, window1 = self.fine_windows(fine0, fine1, coarse0, coarse1, ids, grid0, grid1, rough)
         return expectation(*self.loftr_fine(window0, window1))
 
     def refine(
@@ -217,35 +226,35 @@ class LoFTR(nn.Module):
         valid: Array,
         grid0: Grid,
         grid1: Grid,
+        rough: bool = False,
     ) -> Array:
         """The fine stage, chunk by chunk: ids [3, M], valid [M] → [M, 3], zeros where not valid.
 
-        The arrays have room for every match that there could be; a chunk is computed only if it holds one. The
-        matches come first, so the time is that of the matches found.
+        Rough maps are smoothed in the windows of the matches; as a whole, where there are so many that this is less.
         """
         if self.is_initializing():  # shapes the parameters, outside of the loop
             return self.refine_windows(fine0, fine1, coarse0, coarse1, ids, grid0, grid1)
-        slots = ids.shape[1]
-        chunk = min(CHUNK, slots)
-        spare = -slots % chunk
-        chunks = jnp.pad(ids, ((0, 0), (0, spare))).reshape(3, -1, chunk).swapaxes(0, 1)  # [M / chunk, 3, chunk]
-        present = jnp.pad(valid, (0, spare)).reshape(-1, chunk)
         module: LoFTR = self.clone(parent=None)
         variables = self.variables
-        dtype = jnp.promote_types(fine0.dtype, jnp.float32)
 
-        def run(some: Array) -> Array:
-            maps = fine0, fine1, coarse0, coarse1
-            out: Any = module.apply(variables, *maps, some, grid0, grid1, method="refine_windows")
-            return jnp.asarray(out)
+        def run(fine0: Array, fine1: Array, rough: bool) -> Array:
+            def some(ids: Array) -> Array:
+                maps = fine0, fine1, coarse0, coarse1
+                out: Any = module.apply(variables, *maps, ids, grid0, grid1, rough, method="refine_windows")
+                return jnp.asarray(out)
 
-        def maybe(args: tuple[Array, Array]) -> Array:
-            some, there = args
-            found = lax.cond(there.any(), run, lambda _: jnp.zeros((chunk, 3), dtype), some)
-            return jnp.where(there[:, None], found, 0)
+            return by_chunks(some, ids, valid)
 
-        out: Array = lax.map(maybe, (chunks, present))  # [M / chunk, chunk, 3]
-        return out.reshape(-1, 3)[:slots]
+        def smoothed(rough0: Array, rough1: Array) -> Array:
+            smooth = partial(module.apply, variables, method=lambda module, x: module.backbone.smooth(x))
+            return run(jnp.asarray(smooth(rough0)), jnp.asarray(smooth(rough1)), False)
+
+        if not rough:
+            return run(fine0, fine1, False)
+        few = worth_windows(self.config) * (coarse0.size + coarse1.size) / (2 * self.config.coarse_dim)
+        if len(valid) <= few:
+            return run(fine0, fine1, True)
+        return jnp.asarray(lax.cond(valid.sum() <= few, partial(run, rough=True), smoothed, fine0, fine1))
 
     def points(self, ids: Array, grid0: Grid, grid1: Grid, expec_f: Array | None) -> tuple[Array, Array]:
         """Matches [3, M] and their expectation [M, 3] → points (x, y) in pixels of image 0 and image 1, [M, 2] each."""

@@ -13,6 +13,10 @@ A *trace* is a dict of arrays by name. It begins with ``image/0``, ``image/1`` a
 | ``loftr_fine/layers.{i}`` | ``loftr_fine/layers.{i}/0``, ``/1`` [M, w², Ĉ] |
 | ``expectation`` | ``expectation`` [M, 3] |
 
+The backbone also leaves ``backbone/rough/0``, ``/1``, its fine maps before their last step. Where a trace has them, the
+windows of the fine stage are smoothed one by one, as the whole network does where there are few matches; else they are
+cut from ``backbone/fine``. So a free run shows the one way, and a stage fed with another network's trace the other.
+
 A *free run* (`trace`) feeds each stage with this network's own results and shows drift. `run_stage` with the trace of
 another network shows the error that one stage makes by itself. `reference.TorchLoFTR` has both under the same names.
 """
@@ -28,6 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from loftr2flax.models.loftr.chunks import by_chunks
 from loftr2flax.models.loftr.config import LoFTRConfig
 from loftr2flax.models.loftr.fine import expectation
 from loftr2flax.models.loftr.matcher import Grid, LoFTR, flatten, grid
@@ -41,7 +46,7 @@ _MODULES = {
     "backbone": ("backbone",),
     "pos_encoding": (),
     "conf_matrix": ("coarse_matching",),
-    "fine_preprocess": ("fine_preprocess",),
+    "fine_preprocess": ("backbone", "fine_preprocess"),
     "expectation": (),
 }
 """The modules whose variables a stage needs; the others are not handed over."""
@@ -116,7 +121,8 @@ def _before(config: LoFTRConfig, name: str) -> str:
 
 def _inputs(config: LoFTRConfig, name: str) -> list[str]:
     """Names of all that a stage reads, layers apart."""
-    both = (_before(config, name), *{"conf_matrix": ("mask",), "fine_preprocess": ("backbone/fine",)}.get(name, ()))
+    more = {"conf_matrix": ("mask",), "fine_preprocess": ("backbone/fine", "backbone/rough")}
+    both = (_before(config, name), *more.get(name, ()))
     return [f"{what}/{side}" for what in both for side in (0, 1)] + (["ids"] if name == "fine_preprocess" else [])
 
 
@@ -151,8 +157,9 @@ def _compiled(
     before = _before(model.config, name)
     first, second = given[f"{before}/0"], given[f"{before}/1"]
     if name == "backbone":
-        (coarse0, fine0), (coarse1, fine1) = bound.features(first, second)
-        return _pair("backbone/coarse", coarse0, coarse1) | _pair("backbone/fine", fine0, fine1)
+        (coarse0, rough0), (coarse1, rough1) = bound.features(first, second, rough=True)
+        fine = _pair("backbone/fine", bound.backbone.smooth(rough0), bound.backbone.smooth(rough1))
+        return _pair("backbone/coarse", coarse0, coarse1) | fine | _pair("backbone/rough", rough0, rough1)
     if name == "pos_encoding":
         return _pair(name, bound.encode_position(first), bound.encode_position(second))
     if name == "conf_matrix":
@@ -161,9 +168,27 @@ def _compiled(
         ids, _, valid, _ = bound.coarse_matches(conf_matrix, grids[0], grids[1], *masks)
         return {"conf_matrix": conf_matrix, "ids": ids, "valid": valid}
     if name == "fine_preprocess":
-        fine0, fine1 = given["backbone/fine/0"], given["backbone/fine/1"]
-        return _pair(name, *bound.fine_windows(fine0, fine1, first, second, given["ids"], *grids))
+        return _pair(name, *_windows(model, variables, grids, given, (first, second)))
     return {"expectation": expectation(first, second)}
+
+
+def _windows(
+    model: LoFTR,
+    variables: Mapping[str, Any],
+    grids: tuple[Grid, ...],
+    given: Mapping[str, Array],
+    coarse: tuple[Array, Array],
+) -> tuple[Array, Array]:
+    ids = given["ids"]
+    rough = "backbone/rough/0" in given
+    maps = [given[f"backbone/{'rough' if rough else 'fine'}/{side}"] for side in (0, 1)]
+
+    def some(ids: Array) -> Array:
+        found: Any = model.apply(variables, *maps, *coarse, ids, *grids, rough, method="fine_windows")
+        return jnp.stack(found, 1)
+
+    both = by_chunks(some, ids, jnp.ones(ids.shape[1:], bool))  # [M, 2, w², Ĉ]
+    return both[:, 0], both[:, 1]
 
 
 def _pair(name: str, first: Array, second: Array) -> dict[str, Array]:
