@@ -93,7 +93,7 @@ def run_stage(model: LoFTR, variables: Mapping[str, Any], name: str, given: Mapp
     """One stage from the arrays of a trace: what it adds, as numpy arrays. Compiled, as the whole network is."""
     if "/layers." in name:
         return {key: np.asarray(value) for key, value in _layer(model, variables, name, given).items()}
-    wanted = {key: jnp.asarray(given[key]) for key in _inputs(model.config, name) if key in given}
+    wanted = {key: jnp.asarray(given[key]) for key in _inputs(model.config, name, given) if key in given}
     grids = tuple(grid(given[f"pos_encoding/{side}"]) for side in (0, 1)) if "pos_encoding/0" in given else ()
     own = {kind: {top: tree[top] for top in _MODULES[name] if top in tree} for kind, tree in variables.items()}
     out = {key: np.asarray(value) for key, value in _compiled(model, name, grids, own, wanted).items()}
@@ -119,10 +119,11 @@ def _before(config: LoFTRConfig, name: str) -> str:
     }[stage]
 
 
-def _inputs(config: LoFTRConfig, name: str) -> list[str]:
+def _inputs(config: LoFTRConfig, name: str, given: Mapping[str, Any]) -> list[str]:
     """Names of all that a stage reads, layers apart."""
-    more = {"conf_matrix": ("mask",), "fine_preprocess": ("backbone/fine", "backbone/rough")}
-    both = (_before(config, name), *more.get(name, ()))
+    fine = "backbone/rough" if "backbone/rough/0" in given else "backbone/fine"
+    more = {"conf_matrix": ("mask",), "fine_preprocess": (fine,)}.get(name, ())
+    both = (_before(config, name), *more)
     return [f"{what}/{side}" for what in both for side in (0, 1)] + (["ids"] if name == "fine_preprocess" else [])
 
 
