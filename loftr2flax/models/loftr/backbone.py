@@ -41,7 +41,7 @@ class BasicBlock(nn.Module):
 class ResNetFPN(nn.Module):
     """The pyramid, for both resolutions: the last level is coarse, two steps up from it is fine.
 
-    The last step to the fine map, `smooth`, takes two fifths of the time of all. `rough` stops before it, for those who
+    The last step to the fine map, `smooth`, takes a third of the time of all. `rough` stops before it, for those who
     want the fine map in a few windows only.
     """
 
