@@ -74,7 +74,7 @@ def maps_of(model, variables, rough: bool):
 
 @pytest.mark.parametrize("kept", [0, 1, 33, 61, 176])
 def test_any_number_of_matches_is_refined_alike(kept, monkeypatch):
-    """0, 1, more than a chunk, as many as windows are worth, all: those in windows and those on the whole map."""
+    """0, 1, more than a chunk, nearly as many as windows are worth, all: in windows, and on the whole map."""
     model, variables = network(SMALL)
     whole, grids = maps_of(model, variables, rough=False)
     rough, _ = maps_of(model, variables, rough=True)
