@@ -122,10 +122,9 @@ def test_gradients_go_through_windows_as_through_the_map():
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, **EXACT), few, many)
 
 
-def test_windows_are_worth_it_up_to_two_fifths_of_the_cells():
-    assert worth_windows(LoFTRConfig.outdoor_ds()) == pytest.approx(
-        16 * (196 * 196 + 196 * 128) / (49 * 196 * 196 + 25 * 196 * 128)
-    )
+def test_windows_are_worth_it_up_to_three_tenths_of_the_cells():
+    multiplications = 16 * (196 * 196 + 196 * 128) / (49 * 196 * 196 + 25 * 196 * 128)
+    assert worth_windows(LoFTRConfig.outdoor_ds()) == pytest.approx(3 / 4 * multiplications)
 
 
 def test_few_matches_leave_the_map_out_of_what_is_computed():

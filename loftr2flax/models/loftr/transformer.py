@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 from jax import Array
 from jax.nn import relu
 
-from loftr2flax.models.loftr.attention import full_attention, linear_attention
+from loftr2flax.models.loftr.attention import full_attention, linear_attention, merged_linear_attention
 from loftr2flax.models.loftr.config import LayerName, LoFTRConfig
+
+MANY = 4
+"""Cells of both sides per channel, from which the merged form of linear attention is the faster one (on CPU)."""
 
 
 class EncoderLayer(nn.Module):
@@ -41,12 +45,20 @@ class EncoderLayer(nn.Module):
         def split(y: Array) -> Array:
             return y.reshape(*y.shape[:2], heads, dim // heads)  # [B, L, C] -> [B, L, H, D]
 
-        q, k, v = split(dense("q_proj")(x)), split(dense("k_proj")(source)), split(dense("v_proj")(source))
-        if self.config.attention == "linear":
-            message = linear_attention(q, k, v, x_mask, source_mask, self.config.attention_eps)
+        q, k = split(dense("q_proj")(x)), split(dense("k_proj")(source))
+        values, merge = dense("v_proj"), dense("merge")
+        linear, eps = self.config.attention == "linear", self.config.attention_eps
+        if linear and not self.is_initializing() and x.shape[1] + source.shape[1] >= MANY * dim:
+            kernels = (module.variables["params"]["kernel"] for module in (values, merge))
+            source, to_values, to_merged = promote_dtype(source, *kernels, dtype=self.config.dtype)
+            message = merged_linear_attention(q, k, source, to_values, to_merged, x_mask, source_mask, eps)
         else:
-            message = full_attention(q, k, v, x_mask, source_mask)
-        message = dense("merge")(message.reshape(x.shape))  # [B, L, H, D] -> [B, L, C]
+            v = split(values(source))
+            if linear:
+                message = linear_attention(q, k, v, x_mask, source_mask, eps)
+            else:
+                message = full_attention(q, k, v, x_mask, source_mask)
+            message = merge(message.reshape(x.shape))  # [B, L, H, D] -> [B, L, C]
         message = norm("norm1")(message)
 
         first, last = ("mlp.0", "mlp.2") if self.config.separate_sublayers else ("mlp_0", "mlp_2")

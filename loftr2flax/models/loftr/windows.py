@@ -1,6 +1,7 @@
 """Windows of the fine maps, one around each match: cut from a map, or smoothed window by window.
 
 Letters: M matches, w the side of a window, Ĉ fine channels. A window is centred on the fine cell under its coarse cell.
+While windows are smoothed, they stand behind their cells, [w, w, M, Ĉ].
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ class Places(NamedTuple):
 
     Attributes:
       batch: [M], the image.
-      rows, columns: [M, w], the cells of each window, which may lie outside of the map.
+      rows, columns: [w, M], the cells of each window, which may lie outside of the map.
     """
 
     batch: Array
@@ -29,23 +30,21 @@ class Places(NamedTuple):
     @classmethod
     def around(cls, batch: Array, cells: Array, grid_width: int, stride: int, side: int) -> Self:
         """Windows of ``side`` about coarse ``cells`` [M] in row-major order, ``stride`` fine cells apart."""
-        offset = jnp.arange(side) - side // 2
-        rows, columns = cells // grid_width, cells % grid_width
-        return cls(batch, rows[:, None] * stride + offset, columns[:, None] * stride + offset)
+        offset = jnp.arange(side)[:, None] - side // 2
+        return cls(batch, cells // grid_width * stride + offset, cells % grid_width * stride + offset)
 
     def inside(self, fine: Array) -> Array:
-        """[M, w, w] bool: which cells are in the map [B, H, W, Ĉ]."""
+        """[w, w, M] bool: which cells are in the map [B, H, W, Ĉ]."""
         height, width = fine.shape[1:3]
         in_rows = (self.rows >= 0) & (self.rows < height)
         in_columns = (self.columns >= 0) & (self.columns < width)
-        return in_rows[:, :, None] & in_columns[:, None, :]
+        return in_rows[:, None] & in_columns
 
     def cut(self, fine: Array) -> Array:
-        """[B, H, W, Ĉ] → [M, w, w, Ĉ], zeros outside of the map."""
+        """[B, H, W, Ĉ] → [w, w, M, Ĉ], zeros outside of the map."""
         height, width = fine.shape[1:3]
         rows, columns = self.rows.clip(0, height - 1), self.columns.clip(0, width - 1)
-        cells = self.batch[:, None, None], rows[:, :, None], columns[:, None, :]
-        found = jnp.asarray(fine).at[cells].get(mode="promise_in_bounds")
+        found = jnp.asarray(fine).at[self.batch, rows[:, None], columns].get(mode="promise_in_bounds")
         return jnp.where(self.inside(fine)[..., None], found, 0)
 
 
@@ -63,18 +62,22 @@ def smoothed_windows(
 ) -> Array:
     """``windows(smooth(rough), …)`` up to rounding, without what of the map is in no window."""
     places = Places.around(batch, cells, grid_width, stride, side + 2 * REACH)
-    return _listed(smooth.windows(places.cut(rough), places.inside(rough)[:, 1:-1, 1:-1]))
+    return _listed(smooth.windows(places.cut(rough), places.inside(rough)[1:-1, 1:-1]))
+
+
+EFFORT = 4 / 3
+"""What a multiplication in windows costs, in multiplications in a map: the products are smaller (measured on CPU)."""
 
 
 def worth_windows(config: LoFTRConfig) -> float:
-    """Up to which share of coarse cells with a match their windows cost less than the map, by multiplications."""
+    """Up to which share of coarse cells with a match their windows cost less than the map."""
     narrow, wide = config.block_dims[-3:-1]
     first, second = wide * wide, wide * narrow  # the two convolutions
     window = (config.fine_window + 2) ** 2 * first + config.fine_window**2 * second
-    return config.fine_stride**2 * (first + second) / window
+    return config.fine_stride**2 * (first + second) / (EFFORT * window)
 
 
 def _listed(cut: Array) -> Array:
-    """[M, w, w, Ĉ] → [M, w², Ĉ]."""
-    matches, side, _, channels = cut.shape
-    return cut.reshape(matches, side * side, channels)
+    """[w, w, M, Ĉ] → [M, w², Ĉ]."""
+    side, _, matches, channels = cut.shape
+    return cut.reshape(side * side, matches, channels).swapaxes(0, 1)
