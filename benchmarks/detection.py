@@ -152,7 +152,9 @@ def _statistics(tree: Mapping[str, Any], before: str = "") -> Iterator[tuple[str
 
 def network_trials(bench: Bench, coarse: Bench) -> Iterator[Trial]:
     """Mistakes in the computation, each in every stage in which it can be made."""
-    from loftr2flax.models.loftr import backbone
+    from jax import lax
+
+    from loftr2flax.models.loftr.layers import Convolution
     from loftr2flax.parity.loftr.flax_side import FlaxLoFTR
     from tests.parity.usual_late_mistakes import factory
     from tests.parity.usual_mistakes import PortedTransformer
@@ -173,11 +175,12 @@ def network_trials(bench: Bench, coarse: Bench) -> Iterator[Trial]:
         late = factory(mistake)(bench.variables, {"heads": HEADS})
         yield Trial(title, stage, None, *bench.judge(stage, late))
 
-    def same(features: int, size: int, stride: int, dtype: str, name: str) -> Any:
-        window = (size, size)
-        return backbone.nn.Conv(features, window, stride, padding="SAME", use_bias=False, dtype=dtype, name=name)
+    def same(self: Any, x: Any, kernel: Any) -> Any:
+        return lax.conv_general_dilated(
+            x, kernel, [self.stride] * 2, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
 
-    with mock.patch.object(backbone, "convolution", same):
+    with mock.patch.object(Convolution, "plain", same):
         candidate = FlaxLoFTR(replace(bench.config, capacity=77), bench.variables)  # nothing compiled serves this one
         yield Trial("padding SAME", "backbone", None, *bench.judge("backbone", candidate))
 

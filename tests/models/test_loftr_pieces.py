@@ -12,10 +12,10 @@ from kornia.feature.loftr.loftr_module.linear_attention import FullAttention, Li
 from kornia.feature.loftr.utils.position_encoding import PositionEncodingSine
 
 from loftr2flax.models.loftr import LoFTRConfig
-from loftr2flax.models.loftr.attention import full_attention, linear_attention
+from loftr2flax.models.loftr.attention import full_attention, linear_attention, merged_linear_attention
 from loftr2flax.models.loftr.backbone import upsample_twice
 from loftr2flax.models.loftr.fine import expectation
-from loftr2flax.models.loftr.layers import BatchNorm
+from loftr2flax.models.loftr.layers import BatchNorm, Convolution
 from loftr2flax.models.loftr.matching import (
     CoarseMatching,
     dual_softmax,
@@ -26,7 +26,9 @@ from loftr2flax.models.loftr.matching import (
     select,
 )
 from loftr2flax.models.loftr.position import add_position
+from loftr2flax.models.loftr.transformer import EncoderLayer
 from loftr2flax.models.loftr.windows import windows
+from loftr2flax.models.loftr.winograd import in_pairs_of_rows
 
 RNG = np.random.default_rng(7)
 
@@ -91,6 +93,65 @@ def test_linear_attention(masked, cells):
     theirs = [None if mask is None else torch.from_numpy(mask) for mask in masks]
     expected = LinearAttention()(*(torch.from_numpy(x).double() for x in (q, k, v)), *theirs)
     np.testing.assert_allclose(linear_attention(q, k, v, *masks), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_linear_attention_with_its_linear_maps_taken_on_the_sums(masked):
+    q, k, source = normal(2, 70, 4, 8), normal(2, 90, 4, 8), normal(2, 90, 32)
+    to_values, to_merged = normal(32, 32) / 6, normal(32, 32) / 6
+    masks = (RNG.random((2, 70)) < 0.7, RNG.random((2, 90)) < 0.7) if masked else (None, None)
+    theirs = [None if mask is None else torch.from_numpy(mask) for mask in masks]
+    q64, k64, source64, values64, merged64 = (
+        torch.from_numpy(x).double() for x in (q, k, source, to_values, to_merged)
+    )
+    message = LinearAttention()(q64, k64, (source64 @ values64).reshape(2, 90, 4, 8), *theirs)
+    expected = message.reshape(2, 70, 32) @ merged64
+    np.testing.assert_allclose(
+        merged_linear_attention(q, k, source, to_values, to_merged, *masks), expected, atol=1e-6
+    )  # numbers of about 0.3
+
+
+def test_an_encoder_layer_is_the_same_function_with_few_and_with_many_cells():
+    config = LoFTRConfig(block_dims=(16, 24, 32), heads=4, dtype="float64")
+    with jax.enable_x64(True):
+        x, source = normal(2, 63, 32).astype(np.float64), normal(2, 65, 32).astype(np.float64)
+        layer = EncoderLayer(config)
+        variables = layer.init(jax.random.key(0), x, source)
+        many = layer.apply(variables, x, source)  # 63 + 65 = 4 · 32
+        few = layer.apply(variables, x[:, :-1], source)
+        np.testing.assert_allclose(many[:, :-1], few, rtol=1e-11, atol=1e-11)
+
+
+def conv(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """torch's convolution, padded by one."""
+    return nhwc(F.conv2d(nchw(x), torch.from_numpy(kernel.transpose(3, 2, 0, 1)).contiguous(), padding=1))
+
+
+@pytest.mark.parametrize("height", [1, 2, 7, 12])
+def test_rows_in_pairs_are_the_convolution(height):
+    x, kernel = normal(2, height, 9, 5).astype(np.float64), normal(3, 3, 5, 6).astype(np.float64)
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(in_pairs_of_rows(x, kernel), conv(x, kernel), rtol=1e-12, atol=1e-12)
+
+
+def test_rows_in_pairs_round_no_worse_than_the_plain_convolution():
+    x, kernel = normal(1, 30, 41, 128), normal(3, 3, 128, 64) / 34
+    exact = conv(x.astype(np.float64), kernel.astype(np.float64))
+    plain = Convolution(64, 3, 1, "float32").apply({"params": {"kernel": kernel}}, x, train=True)
+    ours = in_pairs_of_rows(x, kernel)
+    assert not np.array_equal(ours, plain)
+    errors = [np.sqrt(np.square(np.asarray(y, np.float64) - exact).mean()) for y in (ours, plain)]
+    assert errors[0] < 1.5 * errors[1]
+
+
+def test_rows_go_in_pairs_where_that_costs_no_digits_and_no_memory():
+    def pairs(dtype: str = "float32", stride: int = 1, size: int = 3, train: bool = False) -> bool:
+        layer = Convolution(6, size, stride, dtype)
+        variables = {"params": {"kernel": np.zeros((size, size, 5, 6), np.float32)}}
+        return "platform_index" in str(jax.make_jaxpr(lambda x: layer.apply(variables, x, train))(normal(1, 8, 9, 5)))
+
+    assert pairs()
+    assert not any([pairs(dtype="bfloat16"), pairs(stride=2), pairs(size=7), pairs(train=True)])
 
 
 def test_full_attention():

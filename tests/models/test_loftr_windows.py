@@ -122,20 +122,19 @@ def test_gradients_go_through_windows_as_through_the_map():
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, **EXACT), few, many)
 
 
-def test_windows_are_worth_it_up_to_three_tenths_of_the_cells():
+def test_windows_are_worth_it_up_to_a_quarter_of_the_cells():
     multiplications = 16 * (196 * 196 + 196 * 128) / (49 * 196 * 196 + 25 * 196 * 128)
-    assert worth_windows(LoFTRConfig.outdoor_ds()) == pytest.approx(3 / 4 * multiplications)
+    assert worth_windows(LoFTRConfig.outdoor_ds()) == pytest.approx(3 / 5 * multiplications)
 
 
 def test_few_matches_leave_the_map_out_of_what_is_computed():
     model, variables = network(SMALL)
     pair, ids = images(), all_cells((8, 11), (7, 12))
 
-    def convolutions(ids: np.ndarray) -> int:
-        return str(jax.make_jaxpr(lambda: model.apply(variables, *pair, ids=ids).expec_f)()).count(
-            "conv_general_dilated["
-        )
+    def convolutions(ids: np.ndarray) -> int:  # those of 3×3 without a stride, which have a form of their own on CPU
+        jaxpr = jax.make_jaxpr(lambda: model.apply(variables, *pair, ids=ids).expec_f)()
+        return str(jaxpr).count("platform_index[")
 
-    # per image: the first one, three levels of two blocks of two, and the two of each smoothing of a map
-    assert convolutions(ids[:, :5]) == 2 * (1 + 3 * 4 + 2)
-    assert convolutions(ids) == 2 * (1 + 3 * 4 + 2 + 2)
+    # per image: three levels of two blocks of two, but for two with a stride, and the two of each smoothing of a map
+    assert convolutions(ids[:, :5]) == 2 * (3 * 4 - 2 + 2)
+    assert convolutions(ids) == 2 * (3 * 4 - 2 + 2 + 2)

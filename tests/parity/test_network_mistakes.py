@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import pytest
+from jax import lax
 from small_loftr import HEADS, SIZES
 
-from loftr2flax.models.loftr import LoFTRConfig, backbone
+from loftr2flax.models.loftr import LoFTRConfig
+from loftr2flax.models.loftr.layers import Convolution
 from loftr2flax.parity import verify_parity
 from loftr2flax.parity.loftr.flax_side import FlaxLoFTR
 
@@ -73,11 +75,12 @@ def test_a_config_that_the_weights_do_not_show_is_named(folder, changes, stage, 
 
 
 def test_padding_same_is_named(folder, monkeypatch):
-    def same(features, size, stride, dtype, name):
-        window = (size, size)
-        return backbone.nn.Conv(features, window, stride, padding="SAME", use_bias=False, dtype=dtype, name=name)
+    def same(self, x, kernel):
+        return lax.conv_general_dilated(
+            x, kernel, [self.stride] * 2, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
 
-    monkeypatch.setattr(backbone, "convolution", same)
+    monkeypatch.setattr(Convolution, "plain", same)
     report = judged(folder, "backbone", capacity=77)  # jax has compiled nothing for such a config
     assert not report.passed
     assert report.culprit.stage == "backbone"

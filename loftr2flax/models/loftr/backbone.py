@@ -13,7 +13,7 @@ from jax import Array
 from jax import nn as jnn
 
 from loftr2flax.models.loftr.config import LoFTRConfig
-from loftr2flax.models.loftr.layers import BatchNorm, Pointwise, convolution
+from loftr2flax.models.loftr.layers import BatchNorm, Convolution, Pointwise
 from loftr2flax.models.loftr.smoothing import Smoothing
 
 
@@ -28,9 +28,9 @@ class BasicBlock(nn.Module):
     def __call__(self, x: Array, train: bool = False) -> Array:
         """[B, H, W, C] → [B, ⌈H / stride⌉, ⌈W / stride⌉, features]."""
         dtype, eps = self.config.dtype, self.config.batch_norm_eps
-        y = convolution(self.features, 3, self.stride, dtype, "conv1")(x)
+        y = Convolution(self.features, 3, self.stride, dtype, name="conv1")(x, train)
         y = jnn.relu(BatchNorm(eps, name="bn1")(y, train))
-        y = convolution(self.features, 3, 1, dtype, "conv2")(y)
+        y = Convolution(self.features, 3, 1, dtype, name="conv2")(y, train)
         y = BatchNorm(eps, name="bn2")(y, train)
         if self.stride != 1:
             x = Pointwise(self.features, self.stride, dtype, name="downsample_0")(x)
@@ -64,7 +64,7 @@ class ResNetFPN(nn.Module):
     def rough(self, image: Array, train: bool = False) -> tuple[Array, Array]:
         """The same, the fine map as `smooth` takes it: as high and wide, with the channels of the level above."""
         dims, dtype, eps = self.config.block_dims, self.config.dtype, self.config.batch_norm_eps
-        x = convolution(dims[0], 7, 2, dtype, "conv1")(image.astype(dtype))
+        x = Convolution(dims[0], 7, 2, dtype, name="conv1")(image.astype(dtype), train)
         x = jnn.relu(BatchNorm(eps, name="bn1")(x, train))
         levels = []
         for level, width in enumerate(dims, start=1):

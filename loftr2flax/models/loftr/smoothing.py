@@ -13,7 +13,7 @@ from jax import Array, lax
 from jax import nn as jnn
 
 from loftr2flax.models.loftr.config import LoFTRConfig
-from loftr2flax.models.loftr.layers import BatchNorm, convolution
+from loftr2flax.models.loftr.layers import BatchNorm, Convolution
 
 REACH = 2
 """Cells around a cell that its smoothed value depends on: one for each of the two 3×3 convolutions."""
@@ -31,13 +31,13 @@ class Smoothing(nn.Module):
     def setup(self) -> None:
         """Names the modules as torch does."""
         name, dims, dtype = f"layer{self.level}_outconv2", self.config.block_dims, self.config.dtype
-        self.widen = convolution(dims[self.level], 3, 1, dtype, f"{name}_0")
+        self.widen = Convolution(dims[self.level], 3, 1, dtype, name=f"{name}_0")
         self.norm = BatchNorm(self.config.batch_norm_eps, name=f"{name}_1")
-        self.narrow = convolution(dims[self.level - 1], 3, 1, dtype, f"{name}_3")
+        self.narrow = Convolution(dims[self.level - 1], 3, 1, dtype, name=f"{name}_3")
 
     def __call__(self, rough: Array, train: bool = False) -> Array:
         """The whole map: [B, H, W, C_in] → [B, H, W, C_out]."""
-        return jnp.asarray(self.narrow(self._activate(self.widen(rough), train)))
+        return self.narrow(self._activate(self.widen(rough, train), train), train)
 
     def windows(self, rough: Array, inside: Array) -> Array:
         """The same numbers, up to rounding, in windows alone, zero outside of the map.
@@ -58,7 +58,7 @@ class Smoothing(nn.Module):
         return jnn.leaky_relu(self.norm(x, train), 0.01)
 
 
-def _unpadded(conv: nn.Conv, x: Array, dtype: str) -> Array:
+def _unpadded(conv: Convolution, x: Array, dtype: str) -> Array:
     """A convolution of many small maps without padding: [H, W, M, C_in] → [H - 2, W - 2, M, C_out].
 
     Cell by cell of the kernel, and their products are added: with the maps behind the cells, each product reads runs of

@@ -65,8 +65,9 @@ def smoothed_windows(
     return _listed(smooth.windows(places.cut(rough), places.inside(rough)[1:-1, 1:-1]))
 
 
-EFFORT = 4 / 3
-"""What a multiplication in windows costs, in multiplications in a map: the products are smaller (measured on CPU)."""
+EFFORT = 5 / 3
+"""What a multiplication in windows costs, in multiplications in a map, which has larger products, and fewer than it
+seems (`winograd`). Measured on CPU."""
 
 
 def worth_windows(config: LoFTRConfig) -> float:
