@@ -27,6 +27,21 @@ def test_a_dense_layer_adds_one_product_after_another(rows, terms, columns):
     np.testing.assert_array_equal(made, total + bias)
 
 
+@pytest.mark.parametrize(
+    "options", [{"padding": 1}, {"stride": 2, "padding": (1, 0)}, {"dilation": (1, 2), "bias": False}, {"groups": 3}]
+)
+def test_a_convolution_is_a_product_of_matrices(options):
+    layer = torch.nn.Conv2d(150, 9, 3, **options)
+    x = torch.from_numpy(RNG.standard_normal((2, 150, 8, 11)).astype(np.float32))
+    with torch.no_grad():
+        theirs = layer(x)
+        exact = layer.double()(x.double())
+        with InOrder():
+            made = layer.float()(x)
+    assert torch.equal(made, theirs) == ("groups" in options)  # these are left to torch
+    torch.testing.assert_close(made.double(), exact, rtol=0, atol=1e-5)
+
+
 def test_sums_in_float64_are_left_to_torch():
     layer = torch.nn.Linear(300, 9).double()
     x = torch.from_numpy(RNG.standard_normal((5, 300)))
