@@ -1,5 +1,7 @@
 """A copy in blocks is a copy, whatever the shapes, the order of the axes and the strides."""
 
+from unittest import mock
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,12 +21,9 @@ def test_any_order_of_any_axes(data):
     source = np.flip(source, flips)
     whole = np.full((*source.shape, 2) if apart else source.shape, 99, dtype)
     out = whole[..., 1] if apart else whole
-    small, rows = blocks._SMALL, blocks._ROWS
-    blocks._SMALL, blocks._ROWS = 0, data.draw(st.sampled_from([1, 7, 1024]))
-    try:
+    run, rows = data.draw(st.sampled_from([1, 16, 64, 256])), data.draw(st.sampled_from([1, 7, 512]))
+    with mock.patch.multiple(blocks, _SMALL=0, _RUN=run, _ROWS=rows):
         copy_across(out, source)
-    finally:
-        blocks._SMALL, blocks._ROWS = small, rows
     np.testing.assert_array_equal(out, source)
     if apart:
         assert (whole[..., 0] == 99).all()
