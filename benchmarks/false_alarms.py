@@ -94,7 +94,7 @@ def order_of_sums(terms: int) -> float:
     """How many times the rounding error of torch's dense layer a plain loop makes, over sums of so many numbers."""
     import torch
 
-    from loftr2flax.parity.loftr.summation import InOrder
+    from loftr2flax.parity.loftr.rounding import InOrder
 
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(204, terms, generator=generator)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +19,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background; t
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no fault of a test
 hypothesis.settings.load_profile("untimed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What jax compiles is kept for the whole run: every worker, and every process that a test starts, finds it."""
+    if "PYTEST_XDIST_WORKER" in os.environ:  # a worker has the variables of the process that started it
+        return
+    kept = tempfile.mkdtemp(prefix="compiled-")
+    config.add_cleanup(lambda: shutil.rmtree(kept, ignore_errors=True))
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = kept
+    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(4 << 30)  # with a limit, jax locks what it writes and reads
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+
 
 SHARED = Path(os.environ.get("LOFTR2FLAX_SHARED", Path(__file__).parents[2] / "shared"))
 

@@ -17,7 +17,7 @@ PINNED = {
     "parity.loftr.fine_mistakes",
     "parity.loftr.matching_mistakes",
     "parity.loftr.mistakes",
-    "parity.loftr.summation",
+    "parity.loftr.rounding",
     "parity.loftr.suspects",
     "parity.loftr.torch_side",
 }

@@ -17,8 +17,8 @@ so that the verdict does not hang on the machine. The rules, in the order in whi
    1 / sqrt(2 n) of itself, but errors are not equally large: a confidence matrix of 18,000 elements may owe its rmse to
    three. n is therefore the *effective size* (Σ e²)² / Σ e⁴, the smaller of both sides' (`limit_for`).
 6. Where few carry it, torch's error may be small by luck: at one element, chance alone makes one of ten ratios larger
-   than 6. The denominator is then at least the error that torch makes *relative* to each element, the median of all,
-   times the size of the elements that count (`_expected`).
+   than 6. The denominator is then at least the error that torch makes *relative* to each element, the median of all
+   that float32 holds with all its digits, times the size of the elements that count (`_expected`).
 7. No single element is further off than `WORST` times torch's worst, limits and effective sizes alike: a border that is
    wrong in one cell of a large map would drown in the mean.
 """
@@ -178,8 +178,12 @@ def _rms(error: np.ndarray) -> float:
 
 
 def _expected(error: np.ndarray, exact: np.ndarray) -> float:
-    """The rmse of errors that are as large, relative to their elements, as most are: 1.48 medians are one deviation."""
-    there = exact != 0
+    """The rmse of errors that are as large, relative to their elements, as most are: 1.48 medians are one deviation.
+
+    Numbers below float32's range lose all digits whoever computes them: most of a sharp confidence matrix are such, and
+    their relative error of 1 says nothing of the few that count.
+    """
+    there = np.abs(exact) >= np.finfo(np.float32).tiny
     if not there.any():
         return 0.0
     relative = 1.48 * float(np.median(np.abs(error[there] / exact[there])))

@@ -50,7 +50,7 @@ def record(
     reference: Network,
     inputs: Trace,
     *,
-    orders: Sequence[Network] = (),
+    others: Sequence[Network] = (),
     settle: Settle | None = None,
     keep: tuple[str, ...] = (),
 ) -> Record:
@@ -59,7 +59,7 @@ def record(
     Args:
       oracle, reference: the same network in two precisions.
       inputs: the arrays to begin with.
-      orders: the float32 network again, its sums in other orders.
+      others: the float32 network again, computed in other ways that are as right.
       settle: see `Settle`.
       keep: arrays of the float32 run to keep as they are.
     """
@@ -72,7 +72,7 @@ def record(
         stages[name] = tuple(added)
         if settle is not None:
             inputs |= settle({**free, **inputs})
-    singles = (reference, *orders)
+    singles = (reference, *others)
     theirs = [free_run(network, inputs, free) for network in singles]
     partial = Record(inputs, stages, free, {}, {}, {})
     given = partial.given()

@@ -52,7 +52,7 @@ class TorchPart:
     Attributes:
       oracle, reference: the network in float64 and in float32.
       feeds: the inputs of each run.
-      orders: see `run.record`.
+      others: see `run.record`.
       settle: see `run.Settle`.
       keep: arrays of the float32 run that `Subject.match` wants.
       explain: see `Explain`; None where nothing is known of the network.
@@ -61,14 +61,14 @@ class TorchPart:
     oracle: Network
     reference: Network
     feeds: Sequence[Feed]
-    orders: Sequence[Network] = ()
+    others: Sequence[Network] = ()
     settle: Settle | None = None
     keep: tuple[str, ...] = ()
     explain: Explain | None = None
 
     def record(self, feed: Feed) -> Record:
         """What torch says to the inputs of one run."""
-        return record(self.oracle, self.reference, feed.arrays, orders=self.orders, settle=self.settle, keep=self.keep)
+        return record(self.oracle, self.reference, feed.arrays, others=self.others, settle=self.settle, keep=self.keep)
 
 
 def outputs_of(record: Record, outputs: tuple[str, ...]) -> tuple[str, ...]:

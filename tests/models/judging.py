@@ -11,7 +11,7 @@ from weights import flax_variables
 
 from loftr2flax.models.loftr import LoFTR, LoFTRConfig, stages
 from loftr2flax.models.loftr.reference import TorchLoFTR
-from loftr2flax.parity.loftr.summation import InOrder
+from loftr2flax.parity.loftr.rounding import InOrder, otherwise
 
 
 def rmse(actual: np.ndarray, expected: np.ndarray) -> float:
@@ -70,7 +70,7 @@ def ratios(config: LoFTRConfig, state: Mapping[str, np.ndarray], *inputs: Any) -
     for name in stages.stage_names(config):
         exact, alone = oracle.stage(name, given), stages.run_stage(model, variables, name, given)
         singles = [torch32.stage(name, given)]
-        with InOrder():
+        with otherwise(name):
             singles.append(torch32.stage(name, given))
         for key in exact:
             drift, drift_limit = ratio(ours[key], [trace[key] for trace in theirs], expected[key])

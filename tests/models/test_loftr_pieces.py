@@ -220,6 +220,23 @@ def test_expectation_of_a_sharp_window_is_its_peak():
     assert np.isfinite(gradient).all()
 
 
+@pytest.mark.parametrize("scale", [1, 10, 100])
+def test_the_deviation_keeps_its_digits_in_windows_that_are_sure(scale):
+    """E[x²] - E[x]² is off by up to 96 % at the larger two. Similarities up to 300 leave a probability 2e-5 off."""
+    feat0, feat1 = scale * normal(300, 25, 24), normal(300, 25, 24)
+    similarity = np.einsum("mc,mrc->mr", feat0[:, 12].astype(float), feat1.astype(float)) / 24**0.5
+    heatmap = np.exp(similarity - similarity.max(1, keepdims=True))
+    heatmap /= heatmap.sum(1, keepdims=True)
+    axis = np.linspace(-1, 1, 5)
+    grid = np.stack([np.tile(axis, 5), np.repeat(axis, 5)], -1)
+    distance = grid - (heatmap @ grid)[:, None]
+    variance = (heatmap[:, :, None] * distance**2).sum(1)
+    expected = np.sqrt(np.maximum(variance, 1e-10)).sum(1)
+    made = np.asarray(jax.jit(expectation)(feat0, feat1))[:, 2]
+    np.testing.assert_allclose(made, expected, rtol=1e-4 if scale == 100 else 1e-5)
+    assert (expected.min() < 1e-3) == (scale > 1)
+
+
 def test_border_is_that_of_the_image_inside_its_padding():
     mask = np.zeros((1, 6, 8), bool)
     mask[:, :5, :7] = True

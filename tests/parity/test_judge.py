@@ -137,6 +137,19 @@ def test_a_lucky_digit_of_torch_does_not_make_a_limit():
     assert not verdict(off, oracle, torch).passed
 
 
+def test_numbers_that_float32_has_no_room_for_say_nothing_of_its_error():
+    """Most of a sharp confidence matrix is below 1e-38, where torch's float32 is off by all of the number."""
+    oracle = np.abs(RNG.standard_normal(2000)) * 1e-60
+    oracle[:400] *= 1e54
+    oracle[5] = 0.9
+    torch = (oracle * (1 + 1e-6 * RNG.standard_normal(2000))).astype(np.float32)
+    actual = oracle.copy()
+    actual[5] *= 1 + 1e-6
+    assert verdict(actual, oracle, torch).passed
+    actual[5] = 0.8
+    assert not verdict(actual, oracle, torch).passed
+
+
 def test_errors_too_small_to_be_squared_still_count():
     oracle = np.full(200, 1e-200)
     assert verdict(oracle * (1 + 3e-7), oracle, oracle * (1 + 1e-7)).ratio == pytest.approx(3, rel=1e-3)

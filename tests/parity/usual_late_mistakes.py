@@ -108,6 +108,7 @@ class LateStages:
         anchor = feat0[:, 0 if self._has("first cell") else 12]
         scores = np.einsum("mc,mrc->mr", anchor, feat1)
         heatmap = _softmax(scores if self._has("not scaled") else scores / np.float32(feat0.shape[-1] ** 0.5), 1)
+        heatmap = np.nextafter(heatmap, np.float32(0)) if self._has("rounded down") else heatmap  # no mistake
         axis = np.linspace(0 if self._has("from zero") else -1, 1, 5, dtype=np.float32)
         y, x = np.meshgrid(axis, axis, indexing="ij")
         grid = np.stack([x.ravel(), y.ravel()], -1)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from starting import DIMS, started
@@ -17,20 +19,28 @@ from loftr2flax.training.start import Loaded
 from tools.sample import SampleSizes, write_sample
 
 
-@pytest.fixture(scope="session", autouse=True)
-def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Programs that many runs share are compiled once."""
+@contextmanager
+def compiled_soon() -> Iterator[None]:
+    """Programs are compiled without most optimisations: to compile them takes longer than to run them here."""
     import jax
 
-    cache = str(tmp_path_factory.mktemp("jax"))
-    jax.config.update("jax_compilation_cache_dir", cache)
-    os.environ.update(JAX_COMPILATION_CACHE_DIR=cache, JAX_DISABLE_MOST_OPTIMIZATIONS="1")  # for processes of their own
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    jax.config.update("jax_disable_most_optimizations", True)  # compiling takes longer than running here
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.config.update("jax_compilation_cache_dir", None)
-    del os.environ["JAX_COMPILATION_CACHE_DIR"], os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"]
+    name = "jax_disable_most_optimizations"
+    before = jax.config.values[name]
+    if not before:
+        jax.clear_caches()  # what this process compiled before rounds otherwise, and jax would take it up again
+    jax.config.update(name, True)
+    with mock.patch.dict(os.environ, {name.upper(): "1"}):  # for processes of their own
+        yield
+    jax.config.update(name, before)
+    if not before:
+        jax.clear_caches()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def soon() -> Iterator[None]:
+    """For the tests of this folder, and for no other."""
+    with compiled_soon():
+        yield
 
 
 @pytest.fixture
@@ -61,5 +71,6 @@ def start(folder: Path, tmp_path: Path) -> Callable[..., Loaded]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing interrupted; who writes there copies it."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    train(tiny_config(folder), dense_task)
+    with compiled_soon():  # this lives longer than a module
+        train(tiny_config(folder), dense_task)
     return folder

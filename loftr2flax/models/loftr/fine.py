@@ -46,6 +46,10 @@ def expectation(feat0: Array, feat1: Array) -> Array:
 
     Expected x and y of the heatmap, each in [-1, 1] over the window, and its standard deviation, the sum of those
     along x and y. A variance is no less than 1e-10, below which it has no gradient.
+
+    Published code has E[x²] - E[x]² for the variance, which in a window that is sure of its match is the difference of
+    equal numbers: one rounding makes a deviation of 2.4e-4 there. The mean squared distance is the same number, and
+    loses none of its digits.
     """
     side = round(feat1.shape[1] ** 0.5)
     dtype = jnp.promote_types(feat0.dtype, jnp.float32)
@@ -57,7 +61,7 @@ def expectation(feat0: Array, feat1: Array) -> Array:
     y, x = np.meshgrid(axis, axis, indexing="ij")
     grid = jnp.asarray(np.stack([x, y], -1).reshape(-1, 2), dtype)  # [w², 2], row-major
     mean = heatmap @ grid  # [M, 2]
-    variance = heatmap @ grid**2 - mean**2
+    variance = (heatmap[:, :, None] * jnp.square(grid - mean[:, None, :])).sum(1)
     spread = variance > 1e-10
     deviation = jnp.where(spread, jnp.sqrt(jnp.where(spread, variance, 1)), 1e-5).sum(-1, keepdims=True)
     return jnp.concatenate([mean, deviation], axis=-1)

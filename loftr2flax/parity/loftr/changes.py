@@ -18,7 +18,7 @@ from loftr2flax.models.loftr import LoFTRConfig
 from loftr2flax.models.loftr.reference import TorchLoFTR
 from loftr2flax.parity.judge import Rounding, judge
 from loftr2flax.parity.loftr import mistakes
-from loftr2flax.parity.loftr.summation import InOrder
+from loftr2flax.parity.loftr.rounding import otherwise
 from loftr2flax.parity.loftr.suspects import Setting, Suspect, suspect_of
 from loftr2flax.parity.loftr.torch_side import TorchSide
 from loftr2flax.parity.run import Record, Replay
@@ -123,7 +123,7 @@ def _by_change(
         if not all(_near(array, exact[name], smallest[name]) for name, array in found.items()):
             continue  # spares the second run: a right explanation is as close as rounding
         singles = [suspect.run(narrow, dict(settings), None)]
-        with InOrder():
+        with otherwise(row.stage):
             singles.append(suspect.run(narrow, dict(settings), None))
         roundings = {name: Rounding.widest([Rounding.of(s[name], exact[name]) for s in singles]) for name in found}
         judged = [judge(name, array, exact[name], roundings[name]) for name, array in found.items()]

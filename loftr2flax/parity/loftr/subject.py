@@ -73,7 +73,7 @@ def torch_part(
       InputError: the weights are not those of a LoFTR.
     """
     from loftr2flax.parity.loftr.changes import explain_with
-    from loftr2flax.parity.loftr.summation import SummedInOrder
+    from loftr2flax.parity.loftr.rounding import Otherwise
     from loftr2flax.parity.loftr.torch_side import TorchSide
 
     try:
@@ -87,8 +87,8 @@ def torch_part(
         feeds = [_features(reference if has_backbone else None, feed, config, seed) for feed in feeds]
     keep = () if coarse_only else KEPT
     explain = explain_with(state, config, coarse_only)
-    orders = (SummedInOrder(reference),)
-    return TorchPart(oracle, reference, feeds, orders, None if coarse_only else settle, keep, explain)
+    others = (Otherwise(reference),)
+    return TorchPart(oracle, reference, feeds, others, None if coarse_only else settle, keep, explain)
 
 
 def loftr_subject(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from loftr2flax.parity.judge import LIMIT, Rounding
-from loftr2flax.parity.loftr.summation import InOrder
+from loftr2flax.parity.loftr.rounding import InOrder
 
 RNG = np.random.default_rng(0)
 
