@@ -22,7 +22,8 @@ def test_any_order_of_any_axes(data):
     whole = np.full((*source.shape, 2) if apart else source.shape, 99, dtype)
     out = whole[..., 1] if apart else whole
     run, rows = data.draw(st.sampled_from([1, 16, 64, 256])), data.draw(st.sampled_from([1, 7, 512]))
-    with mock.patch.multiple(blocks, _SMALL=0, _RUN=run, _ROWS=rows):
+    clash = data.draw(st.sampled_from([1, 2, 1 << 20]))  # every block by way of memory of its own, some, none
+    with mock.patch.multiple(blocks, _SMALL=0, _RUN=run, _ROWS=rows, _CLASH=clash):
         copy_across(out, source)
     np.testing.assert_array_equal(out, source)
     if apart:
@@ -30,8 +31,8 @@ def test_any_order_of_any_axes(data):
 
 
 def test_blocks_are_met_once_and_are_small(monkeypatch):
-    met = np.zeros((3, 700, 5, 41), int)
-    for block in blocks._blocks(met.shape, 3, 16):
+    met = np.zeros((41, 700, 5, 3), int)
+    for block in blocks._blocks(met.shape, 16):
         met[block] += 1
         assert met[block].size <= 16 * blocks._ROWS
     assert (met == 1).all()

@@ -91,8 +91,8 @@ def _convolution(
     if groups != 1 or isinstance(padding, str):
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
     flat = weight.flatten(1)  # [N, C · h · w]
-    patches = (F.unfold(image[None], weight.shape[2:], dilation, padding, stride) for image in x)
-    sums = torch.cat([flat @ columns for columns in patches])  # [B, N, H' · W']
+    patches = (F.unfold(image[None], weight.shape[2:], dilation, padding, stride)[0] for image in x)
+    sums = torch.stack([flat @ columns for columns in patches])  # [B, N, H' · W']
     shape = F.conv2d(x.to("meta"), weight.to("meta"), None, stride, padding, dilation).shape
     return sums.reshape(shape) if bias is None else sums.reshape(shape) + bias[:, None, None]
 
