@@ -11,7 +11,7 @@ demo: $(READY)
 	$(BIN)/loftr2flax demo --folder demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n auto -q
+	$(BIN)/python -m pytest -n auto --dist worksteal -q
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -5,6 +5,10 @@ In float64, where two orders of summation differ by some 1e-15: a tolerance of 1
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -52,42 +56,79 @@ def all_cells(*grids: tuple[int, int]) -> np.ndarray:
 def test_windows_smoothed_one_by_one_are_those_of_the_smoothed_map(config):
     _, variables = network(config)
     variables = {kind: tree["backbone"] for kind, tree in variables.items()}
-    bound = ResNetFPN(config).bind(variables)
-    image = images()[0]
-    coarse, rough = bound.rough(image)
-    again, fine = bound(image)
+
+    @jax.jit
+    def both_ways(variables, image):
+        bound = ResNetFPN(config).bind(variables)
+        coarse, rough = bound.rough(image)
+        again, fine = bound(image)
+        height, width = grid(coarse)
+        batch, cells = np.repeat([0, 1], height * width), np.tile(np.arange(height * width), 2)
+        place = (batch, cells, width, config.fine_stride, config.fine_window)
+        return (coarse, again), (smoothed_windows(bound.smooth, rough, *place), windows(fine, *place))
+
+    (coarse, again), (smoothed, expected) = both_ways(variables, images()[0])
     np.testing.assert_array_equal(coarse, again)
-    height, width = grid(coarse)
-    batch, cells = np.repeat([0, 1], height * width), np.tile(np.arange(height * width), 2)
-    place = (batch, cells, width, config.fine_stride, config.fine_window)
-    expected = windows(fine, *place)
     assert (np.asarray(expected) == 0).all(-1).any()  # some reach beyond the map
-    np.testing.assert_allclose(smoothed_windows(bound.smooth, rough, *place), expected, **EXACT)
+    np.testing.assert_allclose(smoothed, expected, **EXACT)
 
 
 def maps_of(model, variables, rough: bool):
-    (coarse0, fine0), (coarse1, fine1) = model.apply(variables, *images(), rough=rough, method="features")
+    features = jax.jit(partial(model.apply, rough=rough, method="features"))
+    (coarse0, fine0), (coarse1, fine1) = features(variables, *images())
     grids = grid(coarse0), grid(coarse1)
     flat = [coarse.reshape(2, -1, coarse.shape[-1]) for coarse in (coarse0, coarse1)]
     return (fine0, fine1, *flat), grids
 
 
+@dataclass(frozen=True)
+class Refining:
+    """The fine stage of one network on one pair of images, compiled once for any choice of matches."""
+
+    model: LoFTR
+    variables: Any
+    rough: Any
+    grids: Any
+    ids: np.ndarray
+    expected: np.ndarray
+
+    @cached_property
+    def as_it_is(self):
+        return self._compiled()
+
+    @cached_property
+    def windows_alone(self):  # traced where the whole map is never worth it
+        return self._compiled()
+
+    def _compiled(self):
+        @jax.jit
+        def refine(variables, maps, ids, valid):
+            return self.model.apply(variables, *maps, ids, valid, *self.grids, True, method="refine")
+
+        return lambda valid: refine(self.variables, self.rough, self.ids, valid)
+
+
+@pytest.fixture(scope="module")
+def refining():
+    with jax.enable_x64(True):
+        model, variables = network(SMALL)
+        whole, grids = maps_of(model, variables, rough=False)
+        rough, _ = maps_of(model, variables, rough=True)
+        ids = all_cells(*grids)
+        refine = jax.jit(lambda *given: model.apply(*given, *grids, method="refine_windows"))
+        return Refining(model, variables, rough, grids, ids, np.asarray(refine(variables, *whole, ids)))
+
+
 @pytest.mark.parametrize("kept", [0, 1, 33, 61, 176])
-def test_any_number_of_matches_is_refined_alike(kept, monkeypatch):
+def test_any_number_of_matches_is_refined_alike(refining, kept, monkeypatch):
     """0, 1, more than a chunk, nearly as many as windows are worth, all: in windows, and on the whole map."""
-    model, variables = network(SMALL)
-    whole, grids = maps_of(model, variables, rough=False)
-    rough, _ = maps_of(model, variables, rough=True)
-    ids = all_cells(*grids)
-    assert ids.shape[1] == 176
-    valid = np.arange(ids.shape[1]) < kept
-    expected = np.asarray(model.apply(variables, *whole, ids, *grids, method="refine_windows"))
-    assert np.abs(expected).min() > 0
-    refine = jax.jit(lambda *maps: model.apply(variables, *maps, ids, valid, *grids, True, method="refine"))
-    np.testing.assert_allclose(refine(*rough), np.where(valid[:, None], expected, 0), **EXACT)
+    assert refining.ids.shape[1] == 176
+    valid = np.arange(176) < kept
+    assert np.abs(refining.expected).min() > 0
+    expected = np.where(valid[:, None], refining.expected, 0)
+    np.testing.assert_allclose(refining.as_it_is(valid), expected, **EXACT)
     monkeypatch.setattr(matcher_module, "worth_windows", lambda config: 1.0)  # never the whole map
-    windowed = jax.jit(lambda *maps: model.apply(variables, *maps, ids, valid, *grids, True, method="refine"))
-    np.testing.assert_allclose(windowed(*rough), np.where(valid[:, None], expected, 0), **EXACT)
+    np.testing.assert_allclose(refining.windows_alone(valid), expected, **EXACT)
 
 
 def test_the_whole_map_is_smoothed_only_where_there_are_more_matches_than_windows_are_worth(monkeypatch):
@@ -108,18 +149,19 @@ def test_the_whole_map_is_smoothed_only_where_there_are_more_matches_than_window
     np.testing.assert_allclose(many[: most + 1], of_blank[: most + 1], **EXACT)
 
 
-def test_gradients_go_through_windows_as_through_the_map():
-    model, variables = network(SMALL)
-    ids = all_cells((8, 11), (7, 12))[:, [0, 12, 90]]
+def test_gradients_go_through_windows_as_through_the_map(refining):
+    def loss(params, maps, ids):
+        variables, valid = {**refining.variables, "params": params}, np.ones(ids.shape[1], bool)
+        found = refining.model.apply(variables, *maps, ids, valid, *refining.grids, True, method="refine")
+        return (found[:3, :2] ** 2).sum()  # of a deviation near 0 rounding is amplified
 
-    def loss(params, ids):
-        return (
-            model.apply({**variables, "params": params}, *images(), ids=ids).expec_f[:3, :2] ** 2
-        ).sum()  # of a deviation near 0 rounding is amplified
-
-    few = jax.jit(jax.grad(loss))(variables["params"], ids)
-    many = jax.jit(jax.grad(loss))(variables["params"], np.concatenate([ids, all_cells((8, 11), (7, 12))], 1))
+    gradient = jax.jit(jax.grad(loss, (0, 1)))
+    given = refining.variables["params"], refining.rough
+    some = refining.ids[:, [0, 12, 90]]
+    few, many = (gradient(*given, ids) for ids in (some, np.concatenate([some, refining.ids], 1)))
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, **EXACT), few, many)
+    assert all(np.any(leaf) for leaf in few[1])
+    assert np.any(few[0]["backbone"]["layer1_outconv2_0"]["kernel"])
 
 
 def test_windows_are_worth_it_up_to_a_quarter_of_the_cells():
