@@ -154,6 +154,6 @@ How many times torch's own rounding error a plain loop such as XLA's makes, in a
 {sums}
 
 Measured by torch as it comes, a right port of full width would use most of the limit, and fail on some machines.
-So torch is run a second time with the sums of its dense layers in plain order and its convolutions as matrix products,
-and the larger error is what r divides by.
+So torch is run a second time with the sums of its dense layers and similarities in plain order and its convolutions as
+matrix products, and the larger error is what r divides by.
 """

@@ -7,9 +7,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from kornia.feature import LoFTR as KorniaLoFTR
 
+from loftr2flax.models.loftr import LoFTRConfig
+from loftr2flax.models.loftr.reference import TorchLoFTR, kornia_config
 from loftr2flax.parity.judge import LIMIT, Rounding
-from loftr2flax.parity.loftr.rounding import InOrder
+from loftr2flax.parity.loftr import rounding
+from loftr2flax.parity.loftr.rounding import SIMILARITIES, InOrder
 
 RNG = np.random.default_rng(0)
 
@@ -25,6 +29,36 @@ def test_a_dense_layer_adds_one_product_after_another(rows, terms, columns):
     for k in range(terms):
         total += x[:, :, k, None] * weight[:, k]
     np.testing.assert_array_equal(made, total + bias)
+
+
+@pytest.mark.parametrize("spelling", SIMILARITIES)
+def test_a_similarity_adds_one_product_after_another(spelling):
+    one, other = (RNG.standard_normal((2, cells, 300)).astype(np.float32) for cells in (7, 9))
+    with InOrder():
+        made = torch.einsum(spelling, torch.from_numpy(one), torch.from_numpy(other)).numpy()
+    total = np.zeros((2, 7, 9), np.float32)
+    for k in range(300):
+        total += one[:, :, None, k] * other[:, None, :, k]
+    np.testing.assert_array_equal(made, total)
+
+
+@pytest.mark.parametrize("matching", ["dual_softmax", "sinkhorn"])
+def test_the_similarities_of_the_network_are_spelled_so(matching, monkeypatch):
+    """Kornia may come to spell them otherwise, and then they would be left to its library again, unseen."""
+    config = LoFTRConfig(block_dims=(16, 24, 32), heads=4, coarse_layers=("self", "cross"), matching=matching)
+    state = KorniaLoFTR(pretrained=None, config=kornia_config(config)).state_dict()
+    more = {"coarse_matching.bin_score": torch.tensor(0.7)} if matching == "sinkhorn" else {}
+    network = TorchLoFTR({**state, **more}, config)
+    given = {}
+    for side, grid in enumerate([(4, 5), (4, 6)]):
+        given[f"pos_encoding/{side}"] = np.zeros((1, *grid, 32), np.float32)
+        given[f"loftr_coarse/layers.1/{side}"] = RNG.standard_normal((1, math.prod(grid), 32)).astype(np.float32)
+    shapes = []
+    linear = rounding._linear
+    monkeypatch.setattr(rounding, "_linear", lambda *xs: shapes.append(xs[1].shape) or linear(*xs))
+    with torch.no_grad(), InOrder():
+        network.stage("conf_matrix", given)
+    assert shapes == [(24, 32)]
 
 
 @pytest.mark.parametrize(
@@ -58,9 +92,10 @@ def test_sums_in_float64_are_left_to_torch():
     layer = torch.nn.Linear(300, 9).double()
     x = torch.from_numpy(RNG.standard_normal((5, 300)))
     with torch.no_grad():
-        expected = layer(x)
+        expected = layer(x), torch.einsum(SIMILARITIES[0], x[None], x[None])
         with InOrder():
-            assert torch.equal(layer(x), expected)
+            assert torch.equal(layer(x), expected[0])
+            assert torch.equal(torch.einsum(SIMILARITIES[0], x[None], x[None]), expected[1])
 
 
 def test_a_port_that_adds_in_order_is_measured_by_that_order():

@@ -4,8 +4,9 @@ A product of matrices sums one number for each channel, and the order is free. T
 size it chooses by the processor, and so rounds less than a loop that adds one product after another; XLA is such a
 loop. On sums of 256 and 512 numbers the loop makes 1.4 to 2.1 times the error. For convolutions torch has a library of
 its own, whose blocks are other ones than those of its matrix products: on processors with AVX-512 they round by 1.6
-times less. A right port must not fail for either, so both orders are run, and the larger error is what the candidate is
-measured by (`judge.Rounding.widest`).
+times less; its products of features, a similarity for each pair of cells, do so on processors with AVX2. A right port
+must not fail for either, so both orders are run, and the larger error is what the candidate is measured by
+(`judge.Rounding.widest`).
 
 The expectation's standard deviation is the root of a difference, E[x²] - E[x]², and in a window that is sure of its
 match that is the difference of equal numbers. A probability of 1 - 2⁻²⁴ for 1 is a rounding like any other, and XLA
@@ -27,14 +28,18 @@ from torch.overrides import TorchFunctionMode
 
 from loftr2flax.parity.network import Network, Trace
 
+SIMILARITIES = ("nlc,nsc->nls", "blc,bsc->bls")
+"""How kornia and our reference spell the similarity of each cell with each, [B, L, C] and [B, S, C] → [B, L, S]."""
+
 Sides = int | tuple[int, ...]
 """Rows and columns, or one number for both."""
 
 
 class InOrder(TorchFunctionMode):
-    """Within the block, in float32, `F.linear` adds one product after another, and a convolution is a matrix product.
+    """Within the block, in float32, dense layers and similarities add one product after another, and a convolution is a
+    matrix product.
 
-    No gradients flow through the former.
+    No gradients flow through the former two.
     """
 
     def __torch_function__(
@@ -45,6 +50,8 @@ class InOrder(TorchFunctionMode):
             return _linear(*args, **(kwargs or {}))
         if func is F.conv2d and args[0].dtype == torch.float32:
             return _convolution(*args, **(kwargs or {}))
+        if func is torch.einsum and args[0] in SIMILARITIES and args[1].dtype == torch.float32:
+            return torch.stack(list(map(_linear, *args[1:])))
         return func(*args, **(kwargs or {}))
 
 
