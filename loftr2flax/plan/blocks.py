@@ -32,14 +32,13 @@ def copy_across(out: np.ndarray, source: np.ndarray) -> None:
     others = sorted(set(range(out.ndim)) - {along}, key=lambda axis: -abs(source.strides[axis]))
     out, source = (array.transpose(along, *others) for array in (out, source))
     width = max(1, _RUN // out.itemsize)
-    blocks = _blocks(out.shape, width)
     if source.strides[0] % _CLASH:
-        for block in blocks:
+        for block in _blocks(out.shape, width):
             out[block] = source[block]
         return
     room = np.empty((width, _ROWS + _APART // out.itemsize), out.dtype)
     near = room[:0]
-    for block in blocks:
+    for block in _blocks(out.shape, width):
         part = source[block]
         if near.shape != part.shape:
             near = room[: len(part), : math.prod(part.shape[1:])].reshape(part.shape, copy=False)

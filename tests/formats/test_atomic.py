@@ -38,6 +38,17 @@ def test_a_new_file(tmp_path):
     assert os.listdir(tmp_path) == ["out"]
 
 
+def test_no_call_writes_more_than_a_megabyte(tmp_path, monkeypatch):
+    sizes = []
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: sizes.append(len(data)) or real(descriptor, data))
+    data = bytes(range(251)) * 10_001
+    _put(tmp_path / "out", data)
+    monkeypatch.undo()
+    assert (tmp_path / "out").read_bytes() == data
+    assert sizes == [1 << 20, 1 << 20, len(data) - (2 << 20)]
+
+
 @both
 @pytest.mark.parametrize("at", [0, 3, 65_530, 65_536, 139_990])
 def test_bytes_are_rewritten_in_their_place(tmp_path, at):

@@ -50,3 +50,17 @@ def test_a_transposed_matrix_goes_by_blocks(monkeypatch):
     taken.clear()
     copy_across(np.empty_like(source), source)
     assert not taken
+
+
+def test_rows_that_share_places_of_the_cache_are_brought_apart():
+    def by_way_of_other_memory(columns: int) -> bool:
+        source = np.arange(200 * columns, dtype=np.float32).reshape(200, columns)
+        out, real, made = np.empty((columns, 200), np.float32), np.empty, []
+        with mock.patch.object(blocks.np, "empty", lambda *a: made.append(real(*a)) or made[-1]):
+            copy_across(out, source.T)
+        np.testing.assert_array_equal(out, source.T)
+        assert all(room.strides[0] % blocks._CLASH for room in made)
+        return bool(made)
+
+    assert by_way_of_other_memory(512)
+    assert not by_way_of_other_memory(500)
