@@ -210,6 +210,21 @@ def test_trained_weights_match_a_stereo_pair_as_the_disparity_says(student):
     assert (off.max(1) <= 16).mean() >= 0.8  # a coarse cell is 16 pixels wide
 
 
+def test_a_stage_is_compiled_once_for_each_size(small):
+    """In a free run or alone, and whichever image it is."""
+    config = replace(SMALL, layer_norm_eps=3e-5)  # no other test has compiled it
+    model, variables = LoFTR(config), flax_variables(small, config)
+    one, other = photographs(72, 104, 88, 80)
+    ids = np.asarray([[0, 0], [3, 50], [7, 20]], np.int32)
+    backbones, rest = stages._compiled_backbone._cache_size(), stages._compiled._cache_size()
+    trace = stages.trace(model, variables, one, other, ids=ids)
+    stages.run_stage(model, variables, "backbone", {"image/0": other, "image/1": one})
+    for name in stages.stage_names(config):
+        stages.run_stage(model, variables, name, trace)
+    assert stages._compiled_backbone._cache_size() - backbones == 2
+    assert stages._compiled._cache_size() - rest == 4  # position, confidence, windows, expectation
+
+
 def test_every_stage_runs_where_nothing_matches(small):
     """A threshold that nothing reaches: the fine stages get no window, and give none."""
     strict = replace(SMALL, threshold=1.0)

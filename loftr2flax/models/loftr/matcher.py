@@ -134,11 +134,7 @@ class LoFTR(nn.Module):
         needs half the memory; on a CPU, whose allocator asks the system for each large block anew, it takes a tenth
         less time.
         """
-        for name, image in (("image0", image0), ("image1", image1)):
-            if image.ndim != 4 or image.shape[-1] != 1:
-                raise ValueError(f"{name} is [B, H, W, 1], grey with the channel last, not {list(image.shape)}")
-        if len(image0) != len(image1):
-            raise ValueError(f"image0 and image1 are one batch, but hold {len(image0)} and {len(image1)} images")
+        check_images(image0, image1)
         backbone = self.backbone.rough if rough else self.backbone
         if not train or image0.shape != image1.shape:
             return backbone(image0, train), backbone(image1, train)
@@ -265,6 +261,19 @@ class LoFTR(nn.Module):
         if expec_f is not None:
             mkpts1 = mkpts1 + expec_f[:, :2] * (self.config.fine_window // 2 * fine)
         return mkpts0, mkpts1
+
+
+def check_images(image0: Array, image1: Array) -> None:
+    """Whether the network can take them.
+
+    Raises:
+      ValueError: one is not [B, H, W, 1], or they hold different numbers of images.
+    """
+    for name, image in (("image0", image0), ("image1", image1)):
+        if image.ndim != 4 or image.shape[-1] != 1:
+            raise ValueError(f"{name} is [B, H, W, 1], grey with the channel last, not {list(image.shape)}")
+    if len(image0) != len(image1):
+        raise ValueError(f"image0 and image1 are one batch, but hold {len(image0)} and {len(image1)} images")
 
 
 def grid(features: Array) -> Grid:

@@ -35,7 +35,7 @@ from jax import Array
 from loftr2flax.models.loftr.chunks import by_chunks
 from loftr2flax.models.loftr.config import LoFTRConfig
 from loftr2flax.models.loftr.fine import expectation
-from loftr2flax.models.loftr.matcher import Grid, LoFTR, flatten, grid
+from loftr2flax.models.loftr.matcher import Grid, LoFTR, check_images, flatten, grid
 from loftr2flax.models.loftr.transformer import FeatureTransformer
 
 Trace = dict[str, Any]
@@ -91,12 +91,8 @@ def trace(
 
 def run_stage(model: LoFTR, variables: Mapping[str, Any], name: str, given: Mapping[str, Any]) -> Trace:
     """One stage from the arrays of a trace: what it adds, as numpy arrays. Compiled, as the whole network is."""
-    if "/layers." in name:
-        return {key: np.asarray(value) for key, value in _layer(model, variables, name, given).items()}
-    wanted = {key: jnp.asarray(given[key]) for key in _inputs(model.config, name, given) if key in given}
-    grids = tuple(grid(given[f"pos_encoding/{side}"]) for side in (0, 1)) if "pos_encoding/0" in given else ()
-    own = {kind: {top: tree[top] for top in _MODULES[name] if top in tree} for kind, tree in variables.items()}
-    out = {key: np.asarray(value) for key, value in _compiled(model, name, grids, own, wanted).items()}
+    run = _layer if "/layers." in name else _backbone if name == "backbone" else _between
+    out = {key: np.asarray(value) for key, value in run(model, variables, name, given).items()}
     if name == "conf_matrix":
         ids = out.pop("ids")[:, out.pop("valid")]
         out |= {} if "ids" in given else {"ids": ids}
@@ -109,7 +105,6 @@ def _before(config: LoFTRConfig, name: str) -> str:
     if layer not in ("", "0"):
         return f"{stage}/layers.{int(layer) - 1}"
     return {
-        "backbone": "image",
         "pos_encoding": "backbone/coarse",
         "loftr_coarse": "pos_encoding",
         "conf_matrix": f"loftr_coarse/layers.{len(config.coarse_layers) - 1}",
@@ -120,11 +115,31 @@ def _before(config: LoFTRConfig, name: str) -> str:
 
 
 def _inputs(config: LoFTRConfig, name: str, given: Mapping[str, Any]) -> list[str]:
-    """Names of all that a stage reads, layers apart."""
+    """Names of all that a stage reads, other than the backbone and layers."""
     fine = "backbone/rough" if "backbone/rough/0" in given else "backbone/fine"
     more = {"conf_matrix": ("mask",), "fine_preprocess": (fine,)}.get(name, ())
     both = (_before(config, name), *more)
     return [f"{what}/{side}" for what in both for side in (0, 1)] + (["ids"] if name == "fine_preprocess" else [])
+
+
+def _own(variables: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The variables that a stage needs."""
+    return {kind: {top: tree[top] for top in _MODULES[name] if top in tree} for kind, tree in variables.items()}
+
+
+def _backbone(model: LoFTR, variables: Mapping[str, Any], name: str, given: Mapping[str, Any]) -> dict[str, Array]:
+    """Image by image, so that it is compiled once for each size: of all stages it takes longest."""
+    images = [jnp.asarray(given[f"image/{side}"]) for side in (0, 1)]
+    check_images(*images)
+    made = [_compiled_backbone(model, _own(variables, name), image) for image in images]
+    return {f"{name}/{kind}/{side}": maps[kind] for kind in made[0] for side, maps in enumerate(made)}
+
+
+@partial(jax.jit, static_argnums=0)
+def _compiled_backbone(model: LoFTR, variables: Mapping[str, Any], image: Array) -> dict[str, Array]:
+    bound = model.bind(dict(variables))
+    coarse, rough = bound.backbone.rough(image)
+    return {"coarse": coarse, "fine": bound.backbone.smooth(rough), "rough": rough}
 
 
 def _layer(model: LoFTR, variables: Mapping[str, Any], name: str, given: Mapping[str, Any]) -> dict[str, Array]:
@@ -150,6 +165,15 @@ def _compiled_layer(
     return updated[0], updated[1]
 
 
+def _between(model: LoFTR, variables: Mapping[str, Any], name: str, given: Mapping[str, Any]) -> dict[str, Array]:
+    """A stage that is neither the backbone nor an encoder layer."""
+    wanted = {key: jnp.asarray(given[key]) for key in _inputs(model.config, name, given) if key in given}
+    cells = name in ("conf_matrix", "fine_preprocess")  # these count them, and are compiled for each grid
+    grids = tuple(grid(given[f"pos_encoding/{side}"]) for side in (0, 1)) if cells else ()
+    added: dict[str, Array] = _compiled(model, name, grids, _own(variables, name), wanted)
+    return added
+
+
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _compiled(
     model: LoFTR, name: str, grids: tuple[Grid, ...], variables: Mapping[str, Any], given: Mapping[str, Array]
@@ -157,10 +181,6 @@ def _compiled(
     bound = model.bind(dict(variables))
     before = _before(model.config, name)
     first, second = given[f"{before}/0"], given[f"{before}/1"]
-    if name == "backbone":
-        (coarse0, rough0), (coarse1, rough1) = bound.features(first, second, rough=True)
-        fine = _pair("backbone/fine", bound.backbone.smooth(rough0), bound.backbone.smooth(rough1))
-        return _pair("backbone/coarse", coarse0, coarse1) | fine | _pair("backbone/rough", rough0, rough1)
     if name == "pos_encoding":
         return _pair(name, bound.encode_position(first), bound.encode_position(second))
     if name == "conf_matrix":
