@@ -13,6 +13,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 from program import Outcome, run_program
+from shared import shared_file
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background; the programs under test would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -30,9 +31,6 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = kept
     os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(4 << 30)  # with a limit, jax locks what it writes and reads
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
-
-
-SHARED = Path(os.environ.get("LOFTR2FLAX_SHARED", Path(__file__).parents[2] / "shared"))
 
 
 @pytest.fixture(scope="session")
@@ -63,10 +61,7 @@ def _write_official(path: Path) -> None:
 @pytest.fixture(scope="session")
 def student() -> Path:
     """Real trained weights, 177 tensors beside an optimizer's state."""
-    path = SHARED / "data" / "loftr_student" / "LoFTR_teacher.pt"
-    if not path.exists():
-        pytest.skip(f"{path} is not there; LOFTR2FLAX_SHARED names the folder that has data/loftr_student/")
-    return path
+    return shared_file("data/loftr_student/LoFTR_teacher.pt")
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch_files import DTYPES, Call, Claim, Stored, bits, numbers, shared_file, write_checkpoint, write_zip
+from torch_files import DTYPES, Call, Claim, Stored, bits, numbers, write_checkpoint, write_zip
 
 from loftr2flax import dtypes
 from loftr2flax.checkpoint import Scratch
@@ -169,9 +169,8 @@ def test_big_endian_files(tmp_path: Path, dtype: torch.dtype) -> None:
     assert all(bits(checkpoint.read(name)) == bits(value) for name, value in expected.items())
 
 
-def test_the_real_checkpoint() -> None:
-    path = shared_file("data/loftr_student/LoFTR_teacher.pt")
-    checkpoint = agrees(path)
+def test_the_real_checkpoint(student: Path) -> None:
+    checkpoint = agrees(student)
     assert checkpoint.contents.container == "model_state_dict"
     assert len(checkpoint.infos) == 177
     assert {unread.path: unread.what for unread in checkpoint.contents.unread} == {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -12,10 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
-
-SHARED = Path(os.environ.get("LOFTR2FLAX_SHARED", Path(__file__).parents[2].parent / "shared"))
 
 DTYPES = [
     torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
@@ -42,14 +38,6 @@ def bits(array: np.ndarray | torch.Tensor) -> bytes:
         dense = torch.empty(array.numel(), dtype=array.dtype).copy_(array.detach().reshape(-1))
         return dense.view(torch.uint8).numpy().tobytes()
     return array.tobytes()
-
-
-def shared_file(name: str) -> Path:
-    """A real file from beside the repository; the test is skipped, aloud, where there is none."""
-    path = SHARED / name
-    if not path.exists():
-        pytest.skip(f"{path} is not there; LOFTR2FLAX_SHARED names the directory that has it")
-    return path
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,6 @@ from loftr2flax.models.loftr.transformer import EncoderLayer, FeatureTransformer
 SMALL = LoFTRConfig(block_dims=(16, 24, 32), heads=4, coarse_layers=("self", "cross"))
 """A network with all parts and little to compute, for the many variants."""
 
-SHARED = Path(os.environ.get("LOFTR2FLAX_SHARED", Path(__file__).parents[3] / "shared"))
 STUDENT = LoFTRConfig(
     resolution=(16, 4),
     block_dims=(8, 16, 32, 32),
@@ -183,25 +181,22 @@ def test_the_usual_mistakes_are_far_beyond_the_limit(small, wrong, wrong_side, l
 
 
 @pytest.fixture(scope="module")
-def student() -> dict[str, np.ndarray]:
-    path = SHARED / "data" / "loftr_student" / "LoFTR_teacher.pt"
-    if not path.exists():
-        pytest.skip(f"no trained weights at {path}; set LOFTR2FLAX_SHARED to the directory that has data/loftr_student")
-    state = torch.load(path, map_location="cpu", weights_only=False)["model_state_dict"]
+def trained(student: Path) -> dict[str, np.ndarray]:
+    state = torch.load(student, map_location="cpu", weights_only=False)["model_state_dict"]
     return {key: value.numpy() for key, value in state.items()}
 
 
-def test_trained_weights_on_photographs(student):
+def test_trained_weights_on_photographs(trained):
     facts = {"heads": 1, "layer_norm_eps": 1e-7}
-    assert LoFTRConfig.from_checkpoint(student, facts) == STUDENT
+    assert LoFTRConfig.from_checkpoint(trained, facts) == STUDENT
     image = grey("camera", 240, 320)
-    assert_within(ratios(STUDENT, student, image, other_view(image, 240, 320)))
+    assert_within(ratios(STUDENT, trained, image, other_view(image, 240, 320)))
 
 
-def test_trained_weights_match_a_stereo_pair_as_the_disparity_says(student):
+def test_trained_weights_match_a_stereo_pair_as_the_disparity_says(trained):
     left, right, disparity = stereo(240, 320)
-    assert_within(ratios(STUDENT, student, left, right))
-    matches = jax.jit(LoFTR(STUDENT).apply)(flax_variables(student, STUDENT), left, right).compact()
+    assert_within(ratios(STUDENT, trained, left, right))
+    matches = jax.jit(LoFTR(STUDENT).apply)(flax_variables(trained, STUDENT), left, right).compact()
     x, y = matches.mkpts0.astype(int).T
     shown = disparity[y, x]
     known = np.isfinite(shown)

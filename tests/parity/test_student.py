@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
-import pytest
-
 from loftr2flax.convert import convert_checkpoint
 from loftr2flax.parity import verify_parity
 
-SHARED = Path(os.environ.get("LOFTR2FLAX_SHARED", Path(__file__).parents[3] / "shared"))
 FACTS = {"heads": 1, "layer_norm_eps": 1e-7}
-
-
-@pytest.fixture(scope="module")
-def student() -> Path:
-    path = SHARED / "data" / "loftr_student" / "LoFTR_teacher.pt"
-    if not path.exists():
-        pytest.skip(f"no trained weights at {path}; set LOFTR2FLAX_SHARED to the directory that has data/loftr_student")
-    return path
 
 
 def test_trained_weights_pass(student, tmp_path):
